@@ -1,0 +1,116 @@
+//! Every bound of the bus, in one place, with the reason for its value. What an operator can set is a
+//! default here; the relations that the code relies on are asserted at compile time.
+
+use std::time::Duration;
+
+pub const KIB: usize = 1024;
+pub const MIB: usize = 1024 * KIB;
+
+// --- Messages ---------------------------------------------------------------------------------
+
+/// Default limit of one message's data. Larger payloads belong in an object store, with a `dataref`.
+pub const MESSAGE_DATA_BYTES_MAX: usize = MIB;
+/// Limit of everything in a message but its data: names, key and attributes.
+pub const MESSAGE_ATTRIBUTES_BYTES_MAX: usize = 64 * KIB;
+/// Limit of the number of attributes of one message.
+pub const MESSAGE_ATTRIBUTES_MAX: usize = 128;
+/// Limits of one batched publish: what one transaction may hold without stalling its neighbours.
+pub const BATCH_MESSAGES_MAX: usize = 1_000;
+pub const BATCH_BYTES_MAX: usize = 8 * MIB;
+/// A topic's name, as NATS and SQS allow; it is stored once, so the length costs nothing per message.
+pub const TOPIC_NAME_BYTES_MAX: usize = 255;
+pub const TOPIC_TOKENS_MAX: usize = 32;
+/// A key is hashed in memory and stored with its message.
+pub const KEY_BYTES_MAX: usize = 1024;
+/// Integers that cross the contract stay below this, for languages whose numbers are doubles.
+pub const INTEGER_MAX: u64 = 1 << 53;
+/// A chain of staged publishes longer than this is taken for a loop.
+pub const HOPS_MAX: u8 = 32;
+
+// --- The log ----------------------------------------------------------------------------------
+
+/// Blocks above this waste space in redb: one 2.7 MB value a commit doubled the file when measured.
+pub const BLOCK_BYTES_MAX: usize = 256 * KIB;
+/// Bytes that may be sequenced and not yet synced before publishers are made to wait.
+pub const UNSYNCED_BYTES_MAX: usize = 64 * MIB;
+/// Bytes of the newest messages kept in memory, shared by all subscriptions.
+pub const RECENT_BYTES_MAX: usize = 64 * MIB;
+/// An acknowledgement that stages nothing causes no commit of its own; it rides with the next one,
+/// this much later at most. It bounds what is delivered again after a crash.
+pub const ACK_RIDE_MAX: Duration = Duration::from_millis(10);
+/// redb's page cache; its own default of 1 GiB is far more than a bus with a message cache needs.
+pub const REDB_CACHE_BYTES: usize = 64 * MIB;
+/// Space that is preallocated and given up when the disk is full, so that settlements can go on.
+pub const RESERVE_BYTES: u64 = 16 * MIB as u64;
+/// Publishes from outside are refused below this much free space on the data folder's disk.
+pub const FREE_BYTES_MIN: u64 = 64 * MIB as u64;
+/// Offsets in one row of held messages: about 2 KiB when packed.
+pub const HELD_ROW_OFFSETS_MAX: usize = 1_024;
+
+// --- Dispatch ---------------------------------------------------------------------------------
+
+/// Unsettled messages that a dispatcher keeps in memory.
+pub const WINDOW_MESSAGES_MAX: usize = 8_192;
+pub const WINDOW_BYTES_MAX: usize = 16 * MIB;
+/// Messages that are fetched from the log at a time.
+pub const FETCH_MESSAGES_MAX: usize = 1_024;
+/// Messages that a worker takes at a time, when calls are short.
+pub const RUN_MESSAGES_MAX: usize = 64;
+/// What a run should last: long enough to share the cost of settling, short enough to be fair.
+pub const RUN_TARGET: Duration = Duration::from_millis(1);
+/// Attempts that a dead letter keeps: the first ones and the last ones. The rest are counted.
+pub const EVIDENCE_FIRST_MAX: usize = 4;
+pub const EVIDENCE_LAST_MAX: usize = 28;
+/// Bytes of error text or backtrace that one attempt keeps.
+pub const EVIDENCE_TEXT_BYTES_MAX: usize = 4 * KIB;
+/// Uncharged reruns of one message after a conflict; each one past this is charged.
+pub const RERUNS_MAX: u32 = 100;
+/// The longest delay that a guest or a backoff may ask for: 30 days.
+pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+// --- The sandbox ------------------------------------------------------------------------------
+
+/// A guest is made to yield this often, so that an endless loop takes its fair share and no thread.
+pub const EPOCH_TICK: Duration = Duration::from_millis(5);
+pub const GUEST_MEMORY_BYTES_DEFAULT: usize = 64 * MIB;
+pub const GUEST_MEMORY_BYTES_MAX: usize = 4096 * MIB - 64 * KIB;
+pub const GUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+pub const GUEST_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+pub const GUEST_CONCURRENCY_DEFAULT: u32 = 8;
+pub const GUEST_CONCURRENCY_MAX: u32 = 256;
+pub const GUEST_STACK_BYTES: usize = MIB;
+pub const GUEST_TABLE_ELEMENTS_MAX: usize = 100_000;
+/// stdout and stderr that are kept of one call; the rest is dropped.
+pub const GUEST_OUTPUT_BYTES_MAX: usize = 64 * KIB;
+pub const GUEST_LOG_BYTES_MAX: usize = 64 * KIB;
+pub const STAGED_MESSAGES_MAX: usize = 1_000;
+pub const STAGED_BYTES_MAX: usize = 8 * MIB;
+pub const STATE_KEY_BYTES_MAX: usize = 1024;
+pub const STATE_VALUE_BYTES_MAX: usize = MIB;
+pub const STATE_SCAN_ENTRIES_MAX: usize = 1_000;
+/// Instances alive at once over all subscriptions: the size of the pooling allocator.
+pub const INSTANCES_MAX: u32 = 1_000;
+/// An instance without work for this long is dropped.
+pub const INSTANCE_IDLE_MAX: Duration = Duration::from_secs(30);
+/// Messages after which a reused instance is replaced, so that slow leaks of a guest do no harm.
+pub const INSTANCE_CALLS_MAX: u32 = 100_000;
+/// A component or module larger than this is refused before it is compiled.
+pub const COMPONENT_BYTES_MAX: usize = 128 * MIB;
+pub const MANIFEST_BYTES_MAX: usize = 256 * KIB;
+
+// --- Subscriptions ----------------------------------------------------------------------------
+
+pub const MAX_ATTEMPTS_DEFAULT: u32 = 6;
+pub const MAX_ATTEMPTS_MAX: u32 = 1_000;
+pub const BACKOFF_INITIAL_DEFAULT: Duration = Duration::from_secs(1);
+pub const BACKOFF_FACTOR_DEFAULT: f64 = 2.0;
+pub const BACKOFF_MAX_DEFAULT: Duration = Duration::from_secs(300);
+pub const LAG_WARN_DEFAULT: Duration = Duration::from_secs(300);
+
+const _: () = assert!(STAGED_BYTES_MAX <= BATCH_BYTES_MAX, "what one call stages must fit one transaction");
+const _: () = assert!(STAGED_MESSAGES_MAX <= BATCH_MESSAGES_MAX, "what one call stages must fit one transaction");
+const _: () = assert!(MESSAGE_DATA_BYTES_MAX <= WINDOW_BYTES_MAX, "a window must hold any one message");
+const _: () = assert!(BATCH_BYTES_MAX <= UNSYNCED_BYTES_MAX, "a batch must be able to be sequenced at all");
+const _: () = assert!(FETCH_MESSAGES_MAX <= WINDOW_MESSAGES_MAX, "what is fetched must fit the window");
+const _: () = assert!(RUN_MESSAGES_MAX <= FETCH_MESSAGES_MAX, "a run is taken from the window");
+const _: () = assert!(RESERVE_BYTES < FREE_BYTES_MIN, "publishes must stop before the reserve is needed");
