@@ -1,0 +1,538 @@
+//! The log: what is durable. The one seam between what the host decides and what is recorded.
+//!
+//! A [`Txn`] is all or nothing, and is answered twice. *Sequenced*: its place and validity are decided,
+//! and later reads of state and rows see it ([`Log::commit`] returns). *Synced*: it is durable (its
+//! waiter is told, and [`Listener::synced`] hands out its messages). The log is one order: if a
+//! transaction is durable, so is all before it.
+//!
+//! **Architecture invariant:** the log knows no claim, no lease and no plugin code. Delivery belongs to
+//! `dispatch`; the log records what came of it. Nothing above this seam may assume redb, one process or
+//! a shared clock.
+
+pub mod disk;
+pub mod position;
+pub mod redb_log;
+pub mod sequencer;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::message::{Event, Millis, Offset, Sequence, SharedMessage, TopicId};
+use crate::outcome::{DeadReason, Digest, History};
+use crate::topic::{TopicFilter, TopicName};
+use position::Position;
+
+/// Counts transactions in the order in which they were sequenced, from 1. Not kept over a restart.
+pub type TxnNumber = u64;
+
+/// A subscription's short name inside the log. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriptionId(pub u32);
+
+/// A hash of a key. Two keys that collide are ordered together, which is stricter than promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyHash(pub u64);
+
+/// The seam. Every method may be called from any thread; none of them waits for a sync.
+pub trait Log: Send + Sync + 'static {
+    /// Begins to write and sync what is sequenced. Called once, after [`Log::load`].
+    fn start(&self, listener: Arc<dyn Listener>);
+
+    /// Sequences a transaction, or says why it has no effect at all. `on_synced` is answered when it is
+    /// durable, or dropped unanswered if the log fails before.
+    fn commit(&self, txn: Txn, on_synced: Option<SyncWaiter>) -> Result<Sequenced, CommitError>;
+
+    /// Synced messages at or after `from` that `selection` takes, in order, within the bounds. At least
+    /// one message is returned if there is any, however large.
+    fn read(&self, selection: &Selection, from: Offset, bounds: ReadBounds) -> Result<Batch, ReadError>;
+
+    /// The synced messages at these offsets, in this order.
+    fn read_offsets(&self, offsets: &[Offset]) -> Result<Vec<SharedMessage>, ReadError>;
+
+    /// How many synced messages at or after `from` the selection takes.
+    fn count(&self, selection: &Selection, from: Offset) -> Result<u64, ReadError>;
+
+    /// The retry row of one message, sequenced ones included.
+    fn retry(&self, subscription: SubscriptionId, offset: Offset) -> Result<Option<Arc<RetryRow>>, ReadError>;
+
+    /// A row of held messages, sequenced ones included.
+    fn held(&self, at: HeldAt) -> Result<Option<Arc<HeldRow>>, ReadError>;
+
+    /// Synced dead letters of one subscription (of all where it is `None`) after `after`, in the order
+    /// of (subscription, offset), at most `limit`.
+    fn dead_letters(
+        &self,
+        subscription: Option<SubscriptionId>,
+        after: Option<(SubscriptionId, Offset)>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, ReadError>;
+
+    /// One synced dead letter.
+    fn dead_letter(&self, subscription: SubscriptionId, offset: Offset) -> Result<Option<DeadLetter>, ReadError>;
+
+    /// Keeps what validation needs for calls that read state from now on. A call takes the pin before
+    /// its first read, and gives it up after its transaction was sequenced.
+    fn pin(&self) -> ReadPin;
+
+    /// The value of a state key, sequenced writes included, and the transaction number it was read at.
+    fn state_get(&self, consumer: &str, key: &str) -> Result<(Option<Bytes>, TxnNumber), ReadError>;
+
+    /// Up to `limit` entries whose keys begin with `prefix` and come after `after`.
+    fn state_scan(
+        &self,
+        consumer: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<StateEntries, ReadError>;
+
+    /// All topics, by id, as of the last sync.
+    fn topics(&self) -> Vec<TopicInfo>;
+
+    /// One topic, as of the last sync.
+    fn topic(&self, name: &str) -> Option<TopicInfo>;
+
+    /// The offset of a topic's message, or of the first one after it that is there.
+    fn locate(&self, topic: &str, sequence: Sequence) -> Result<Offset, ReadError>;
+
+    /// The offset of the first message accepted at or after a time; the end if there is none.
+    fn offset_at(&self, time_ms: Millis) -> Result<Offset, ReadError>;
+
+    /// The offset after the last synced message.
+    fn end(&self) -> Offset;
+
+    /// The bus's id at the acceptance of a message: part of every idempotency key.
+    fn bus_id(&self, offset: Offset) -> uuid::Uuid;
+
+    /// Everything that a dispatcher is rebuilt from.
+    fn load(&self) -> Result<Loaded, ReadError>;
+
+    /// Figures for metrics.
+    fn figures(&self) -> LogFigures;
+
+    /// Syncs what is sequenced, answers its waiters and stops. Afterwards every commit is refused.
+    fn close(&self);
+}
+
+/// Told of what became durable. Called from the writer's thread, which syncs nothing until it returns:
+/// implementations hand over and return.
+pub trait Listener: Send + Sync {
+    /// All transactions up to `txn` are durable. `messages` are those that became so now, in order.
+    fn synced(&self, txn: TxnNumber, messages: &[SharedMessage]);
+
+    /// The log can go no further. Nothing after the last `synced` is durable or ever will be.
+    fn failed(&self, failure: LogFailure);
+}
+
+/// Why the log stopped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LogFailure {
+    /// There was no room: everything not synced is discarded, and the log can be opened again.
+    #[error("no space left for {path}: {error}")]
+    Full { path: String, error: String },
+    /// A write or sync failed otherwise. What the disk holds is uncertain, so the service must end.
+    #[error("{path} could not be written or synced: {error}")]
+    Broken { path: String, error: String },
+}
+
+/// Told when a transaction is durable; dropped unanswered where it never will be.
+pub type SyncWaiter = oneshot::Sender<()>;
+
+/// One atomic step of the bus.
+#[derive(Debug, Default)]
+pub struct Txn {
+    /// When the host decided it; messages are accepted at this time.
+    pub now_ms: Millis,
+    /// Whether the appends come from outside, and so are refused below the free-space watermark.
+    pub outside: bool,
+    /// Events to be stored, in this order.
+    pub appends: Vec<Event>,
+    /// What was read, to be validated. Any later write inside it is a conflict.
+    pub reads: Vec<StateRead>,
+    /// State to be written. Later ones win.
+    pub writes: Vec<StateWrite>,
+    /// What follows from outcomes, by subscription.
+    pub settlements: Vec<Settlement>,
+    /// What an operator or a deployment changes.
+    pub changes: Vec<Change>,
+}
+
+/// A transaction was sequenced.
+#[derive(Debug)]
+pub struct Sequenced {
+    pub txn: TxnNumber,
+    /// Where each append stands, in the order of the appends.
+    pub placed: Vec<Placed>,
+    /// The ids of the subscriptions it created, in the order of the changes.
+    pub created: Vec<SubscriptionId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    pub topic: TopicId,
+    pub offset: Offset,
+    pub sequence: Sequence,
+}
+
+/// Why a transaction had no effect.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// State that the transaction stands on was written after it was read.
+    #[error("state of `{consumer}` that was read has changed meanwhile")]
+    Conflict { consumer: String },
+    /// The subscription was sought or removed after the call began.
+    #[error("the subscription's epoch is {now:?}, not {expected}")]
+    StaleEpoch { expected: u64, now: Option<u64> },
+    /// A subscription of this name is there already.
+    #[error("a subscription named `{name}` is there already")]
+    NameTaken { name: String },
+    /// Too little room is left on the disk to take messages from outside.
+    #[error("{free_bytes} bytes are free on the data folder's disk; below {min_bytes} no message is accepted")]
+    NoRoom { free_bytes: u64, min_bytes: u64 },
+    /// More is waiting for the disk than may.
+    #[error("{unsynced_bytes} bytes wait to be synced")]
+    Busy { unsynced_bytes: usize },
+    /// The log has stopped.
+    #[error("the log has stopped")]
+    Stopped,
+}
+
+/// A part of a consumer's state that a call read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateRead {
+    pub consumer: Arc<str>,
+    pub range: StateRange,
+    pub seen: TxnNumber,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StateRange {
+    Key(String),
+    /// Keys that begin with `prefix`, come after `after`, and up to `through` where the scan was cut there.
+    Scan {
+        prefix: String,
+        after: Option<String>,
+        through: Option<String>,
+    },
+}
+
+/// A state key's new value; `None` removes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateWrite {
+    pub consumer: Arc<str>,
+    pub key: String,
+    pub value: Option<Bytes>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateEntries {
+    pub entries: Vec<(String, Bytes)>,
+    pub seen: TxnNumber,
+}
+
+/// Keeps recent writes for validation until it is dropped.
+pub struct ReadPin {
+    release: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl ReadPin {
+    pub fn new(release: impl FnOnce() + Send + 'static) -> Self {
+        Self { release: Some(Box::new(release)) }
+    }
+}
+
+impl Drop for ReadPin {
+    fn drop(&mut self) {
+        if let Some(release) = self.release.take() {
+            release();
+        }
+    }
+}
+
+/// What one subscription records. A difference, applied in the order of sequencing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settlement {
+    pub subscription: SubscriptionId,
+    /// The epoch that the decision stands on.
+    pub epoch: u64,
+    /// Ranges of offsets, each `[from, to)`, that the position passes: settled here, moved to a row of
+    /// their own, or not matched at all.
+    pub passed: Vec<(Offset, Offset)>,
+    /// Changes of the counters.
+    pub counts: CountsDelta,
+    /// Retry rows put, or removed where `None`.
+    pub retries: Vec<(Offset, Option<Arc<RetryRow>>)>,
+    /// Held rows put, or removed where `None`. The subscription in `HeldAt` is this one.
+    pub held: Vec<(HeldAt, Option<Arc<HeldRow>>)>,
+    /// Dead letters put, or removed where `None`.
+    pub dead: Vec<(Offset, Option<Arc<DeadRow>>)>,
+}
+
+impl Settlement {
+    pub fn new(subscription: SubscriptionId, epoch: u64) -> Self {
+        Self {
+            subscription,
+            epoch,
+            passed: Vec::new(),
+            counts: CountsDelta::default(),
+            retries: Vec::new(),
+            held: Vec::new(),
+            dead: Vec::new(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.passed.is_empty()
+            && self.counts == CountsDelta::default()
+            && self.retries.is_empty()
+            && self.held.is_empty()
+            && self.dead.is_empty()
+    }
+}
+
+/// Durable counters of one subscription. Conserved at all times:
+/// `passed = rows + dead + acked + expired + skipped - reopened`, and
+/// `matched = passed + (matched messages that the position has not passed)`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Matched messages that the position passed.
+    pub passed: u64,
+    /// Of those, pending ones: they have a retry row or stand in a held row.
+    pub rows: u64,
+    /// Dead letters now.
+    pub dead: u64,
+    pub acked: u64,
+    pub expired: u64,
+    pub skipped: u64,
+    pub reopened: u64,
+    /// Dead letters ever made, by [`DeadReason`].
+    pub died: [u64; DeadReason::ALL.len()],
+    /// Redrives ever made.
+    pub redriven: u64,
+}
+
+/// A change of [`Counts`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CountsDelta {
+    pub passed: i64,
+    pub rows: i64,
+    pub dead: i64,
+    pub acked: i64,
+    pub expired: i64,
+    pub skipped: i64,
+    pub reopened: i64,
+    pub died: [i64; DeadReason::ALL.len()],
+    pub redriven: i64,
+}
+
+impl Counts {
+    /// Applies a change. Counters never fall below zero: that would be a bug of ours.
+    pub fn apply(&mut self, delta: &CountsDelta) {
+        let add = |count: &mut u64, change: i64| {
+            *count = count.checked_add_signed(change).expect("a counter never falls below zero");
+        };
+        add(&mut self.passed, delta.passed);
+        add(&mut self.rows, delta.rows);
+        add(&mut self.dead, delta.dead);
+        add(&mut self.acked, delta.acked);
+        add(&mut self.expired, delta.expired);
+        add(&mut self.skipped, delta.skipped);
+        add(&mut self.reopened, delta.reopened);
+        for (count, change) in self.died.iter_mut().zip(delta.died) {
+            add(count, change);
+        }
+        add(&mut self.redriven, delta.redriven);
+    }
+
+    /// Whether the counters account for every passed message.
+    pub fn conserved(&self) -> bool {
+        self.passed + self.reopened == self.rows + self.dead + self.acked + self.expired + self.skipped
+    }
+}
+
+/// A message that waits for another attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryRow {
+    pub due_ms: Millis,
+    pub accepted_ms: Millis,
+    /// The key that it holds back, if it has one.
+    pub key: Option<KeyHash>,
+    pub history: History,
+}
+
+/// Where a row of held messages stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HeldAt {
+    pub subscription: SubscriptionId,
+    pub key: KeyHash,
+    /// The row's first offset. Rows of one key do not overlap, and are drained in this order.
+    pub first: Offset,
+}
+
+/// Messages of one key that wait behind a message in retry, packed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldRow {
+    /// Ascending, at most [`crate::limits::HELD_ROW_OFFSETS_MAX`].
+    pub offsets: Vec<Offset>,
+    /// How many at the front no longer wait here.
+    pub front: u32,
+    /// When the first one was accepted.
+    pub accepted_ms: Millis,
+}
+
+/// A dead letter as it is stored; the message itself stays in its block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadRow {
+    pub reason: DeadReason,
+    pub died_ms: Millis,
+    pub accepted_ms: Millis,
+    pub topic: TopicId,
+    pub sequence: Sequence,
+    pub history: History,
+}
+
+/// A dead letter with its place.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    pub subscription: SubscriptionId,
+    pub offset: Offset,
+    pub row: Arc<DeadRow>,
+}
+
+/// What an operator or a deployment changes, in the same order as everything else.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A new subscription. Its id is assigned here, and reported by [`Log::load`] and the result.
+    CreateSubscription { name: String, record: SubscriptionRecord, position: Position },
+    /// Replaces the record of a subscription; position and counters stay.
+    UpdateSubscription { id: SubscriptionId, record: SubscriptionRecord },
+    /// Deletes the subscription, its rows and its account.
+    RemoveSubscription { id: SubscriptionId },
+    /// Records what a consumer runs, or forgets it where `None`.
+    SetPlugin { stem: String, record: Option<PluginRecord> },
+}
+
+/// What is kept of a subscription besides its account. The policy is the manifest's, not the log's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscriptionRecord {
+    /// The consumer's file stem.
+    pub consumer: String,
+    pub selection: Selection,
+    pub created_ms: Millis,
+    /// Raised by seek and remove.
+    pub epoch: u64,
+}
+
+/// What a consumer runs now. The component's bytes are a file of the data folder, by digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginRecord {
+    pub digest: Digest,
+    /// The manifest's text as it was deployed.
+    pub manifest: String,
+    pub deployed_ms: Millis,
+    /// Versions that were rolled back and are not deployed again by themselves.
+    pub rolled_back: Vec<Digest>,
+}
+
+/// The messages that a subscription takes: those whose topic matches one of the filters, each from an
+/// offset of its own on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    pub filters: Vec<(TopicFilter, Offset)>,
+}
+
+impl Selection {
+    /// The offset from which messages of a topic are taken, or `None` where no filter matches.
+    pub fn from_offset(&self, topic: &str) -> Option<Offset> {
+        self.filters.iter().filter(|(filter, _)| filter.matches(topic)).map(|(_, from)| *from).min()
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct ReadBounds {
+    pub messages_max: usize,
+    pub bytes_max: usize,
+}
+
+/// Messages that were read, and where to go on.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    pub messages: Vec<SharedMessage>,
+    /// Everything before this offset was looked at. Equal to `end` where all was read.
+    pub next: Offset,
+    /// The offset after the last synced message at the time of the read.
+    pub end: Offset,
+}
+
+#[derive(Clone, Debug)]
+pub struct TopicInfo {
+    pub id: TopicId,
+    pub name: TopicName,
+    pub created_ms: Millis,
+    /// The sequence of its newest message; also how many were ever published to it.
+    pub last_sequence: Sequence,
+    pub last_offset: Offset,
+    /// Bytes of its messages, closely enough for limits.
+    pub bytes: u64,
+}
+
+/// What the log holds when a bus starts.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pub subscriptions: Vec<LoadedSubscription>,
+    pub plugins: Vec<(String, PluginRecord)>,
+}
+
+#[derive(Debug)]
+pub struct LoadedSubscription {
+    pub id: SubscriptionId,
+    pub name: String,
+    pub record: SubscriptionRecord,
+    pub position: Position,
+    pub counts: Counts,
+    /// Due time, accepted time and key of every retry row; histories stay in the log.
+    pub retries: Vec<LoadedRetry>,
+    /// Every held row: how many still wait there, and since when.
+    pub held: Vec<(HeldAt, u32, Millis)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct LoadedRetry {
+    pub offset: Offset,
+    pub due_ms: Millis,
+    pub accepted_ms: Millis,
+    pub key: Option<KeyHash>,
+}
+
+/// Why something could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// A stored value does not match its checksum or cannot be decoded.
+    #[error("damaged: {what} in table `{table}`")]
+    Damaged { table: &'static str, what: String },
+    /// A message is not there, and no removal recorded it.
+    #[error("damaged: the message at offset {offset} is missing")]
+    Missing { offset: Offset },
+    #[error("there is no topic `{topic}`")]
+    UnknownTopic { topic: String },
+    #[error("the log could not be read: {error}")]
+    Io { error: String },
+}
+
+/// Figures of the moment.
+#[derive(Clone, Debug, Default)]
+pub struct LogFigures {
+    pub syncs: u64,
+    /// How long commits took, sync included: upper bounds in seconds, and how many were at most that.
+    pub sync_seconds: Vec<(f64, u64)>,
+    pub sync_seconds_sum: f64,
+    pub unsynced_bytes: u64,
+    pub recent_bytes: u64,
+    pub file_bytes: u64,
+    pub free_bytes: u64,
+    pub appended_messages: u64,
+    pub appended_bytes: u64,
+    pub accepting: bool,
+}

@@ -1,0 +1,250 @@
+//! How a call ended, and the evidence that is kept of it.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::message::Millis;
+
+/// The SHA-256 of a component's bytes as they were deployed: the same as `sha256sum FILE` prints.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// The first 12 hexadecimal digits, for people.
+    pub fn short(&self) -> String {
+        self.to_string()[..12].to_owned()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Digest({})", self.short())
+    }
+}
+
+impl std::str::FromStr for Digest {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.len() != 64 || !text.is_ascii() {
+            return Err(DigestError);
+        }
+        let mut bytes = [0; 32];
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).map_err(|_| DigestError)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// A text is no digest.
+#[derive(Debug, thiserror::Error)]
+#[error("a digest is 64 hexadecimal digits")]
+pub struct DigestError;
+
+/// How one call of a consumer ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Acked,
+    /// The guest asked for another attempt, after its own delay if it gave one.
+    Retry {
+        reason: String,
+        after: Option<Duration>,
+    },
+    /// The guest said that the message can never succeed.
+    Reject {
+        reason: String,
+    },
+    /// The guest said that something it depends on is down.
+    Unavailable {
+        reason: String,
+        after: Option<Duration>,
+    },
+    /// The guest trapped: its panic or trap text with the backtrace.
+    Trapped {
+        report: String,
+    },
+    /// The guest called `exit`.
+    Exited {
+        code: i32,
+        report: String,
+    },
+    /// The call ran longer than the subscription's `timeout`.
+    TimedOut {
+        limit: Duration,
+    },
+    /// The limiter refused memory to the guest, and the guest ended on that.
+    OutOfMemory {
+        limit_bytes: usize,
+        report: String,
+    },
+}
+
+/// The name of an outcome, as metrics, JSON and stored evidence spell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum OutcomeKind {
+    Acked = 0,
+    Retry = 1,
+    Reject = 2,
+    Unavailable = 3,
+    Trapped = 4,
+    Exited = 5,
+    TimedOut = 6,
+    OutOfMemory = 7,
+    /// What the call read was changed meanwhile; it is run again and not charged.
+    Conflict = 8,
+}
+
+impl OutcomeKind {
+    pub const ALL: [Self; 9] = [
+        Self::Acked,
+        Self::Retry,
+        Self::Reject,
+        Self::Unavailable,
+        Self::Trapped,
+        Self::Exited,
+        Self::TimedOut,
+        Self::OutOfMemory,
+        Self::Conflict,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Acked => "acked",
+            Self::Retry => "retry",
+            Self::Reject => "reject",
+            Self::Unavailable => "unavailable",
+            Self::Trapped => "trapped",
+            Self::Exited => "exited",
+            Self::TimedOut => "timed-out",
+            Self::OutOfMemory => "out-of-memory",
+            Self::Conflict => "conflict",
+        }
+    }
+
+    /// The kind that a stored number stands for.
+    pub fn from_u8(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+}
+
+impl Outcome {
+    pub fn kind(&self) -> OutcomeKind {
+        match self {
+            Self::Acked => OutcomeKind::Acked,
+            Self::Retry { .. } => OutcomeKind::Retry,
+            Self::Reject { .. } => OutcomeKind::Reject,
+            Self::Unavailable { .. } => OutcomeKind::Unavailable,
+            Self::Trapped { .. } => OutcomeKind::Trapped,
+            Self::Exited { .. } => OutcomeKind::Exited,
+            Self::TimedOut { .. } => OutcomeKind::TimedOut,
+            Self::OutOfMemory { .. } => OutcomeKind::OutOfMemory,
+        }
+    }
+
+    /// What the person who reads the dead letter is told.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Acked => String::new(),
+            Self::Retry { reason, .. } | Self::Reject { reason } | Self::Unavailable { reason, .. } => reason.clone(),
+            Self::Trapped { report } => report.clone(),
+            Self::Exited { code, report } if report.is_empty() => format!("the guest called exit({code})"),
+            Self::Exited { code, report } => format!("the guest called exit({code}): {report}"),
+            Self::TimedOut { limit } => {
+                format!("the call ran longer than its timeout of {}", humantime::format_duration(*limit))
+            }
+            Self::OutOfMemory { limit_bytes, report } => {
+                format!("the guest wanted more than its {} MiB of memory: {report}", limit_bytes.div_ceil(1024 * 1024))
+            }
+        }
+    }
+}
+
+/// One attempt, as a dead letter keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// When the call began.
+    pub at_ms: Millis,
+    pub duration_us: u64,
+    pub outcome: OutcomeKind,
+    /// Error text or trap backtrace, at most [`crate::limits::EVIDENCE_TEXT_BYTES_MAX`] bytes.
+    pub text: String,
+    /// The component that ran.
+    pub digest: Digest,
+    /// Whether the attempt counts toward `max_attempts`.
+    pub charged: bool,
+}
+
+/// What is known of a message's earlier attempts in one subscription. Empty for a first attempt.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// Attempts that count toward `max_attempts`, since the last redrive.
+    pub charged: u32,
+    /// `unavailable` outcomes in a row, for their backoff.
+    pub unavailable: u32,
+    /// How many times the message was redriven from the dead letters.
+    pub redrives: u32,
+    /// When the first attempt of all began; 0 where there was none.
+    pub first_attempt_ms: Millis,
+    /// The first and the last attempts; those between are only counted.
+    pub attempts: Vec<Attempt>,
+    /// Attempts that were made and are not in `attempts`.
+    pub omitted: u64,
+}
+
+impl History {
+    /// Adds an attempt, and forgets the middle ones past the bounds.
+    pub fn record(&mut self, attempt: Attempt) {
+        use crate::limits::{EVIDENCE_FIRST_MAX, EVIDENCE_LAST_MAX};
+        if self.first_attempt_ms == 0 {
+            self.first_attempt_ms = attempt.at_ms;
+        }
+        self.attempts.push(attempt);
+        if self.attempts.len() > EVIDENCE_FIRST_MAX + EVIDENCE_LAST_MAX {
+            self.attempts.remove(EVIDENCE_FIRST_MAX);
+            self.omitted += 1;
+        }
+    }
+}
+
+/// Why a message became a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum DeadReason {
+    /// Its last allowed attempt failed.
+    AttemptsExhausted = 0,
+    /// The guest rejected it.
+    Rejected = 1,
+    /// It expired after it had been attempted.
+    Expired = 2,
+    /// It was the result of more staged publishes in a row than a chain may have.
+    TooManyHops = 3,
+    /// Its stored bytes are damaged, so that it cannot be delivered.
+    Damaged = 4,
+}
+
+impl DeadReason {
+    pub const ALL: [Self; 5] =
+        [Self::AttemptsExhausted, Self::Rejected, Self::Expired, Self::TooManyHops, Self::Damaged];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AttemptsExhausted => "attempts-exhausted",
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::TooManyHops => "too-many-hops",
+            Self::Damaged => "damaged",
+        }
+    }
+
+    pub fn from_u8(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+}

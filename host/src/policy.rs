@@ -1,0 +1,135 @@
+//! What a manifest decides about a subscription and its consumer, validated.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::limits;
+use crate::message::{Millis, Offset, Sequence};
+use crate::topic::{TopicFilter, TopicName};
+
+/// One subscription of a consumer, as its manifest declares it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SubscriptionSpec {
+    /// Unique on the bus: the file's stem, or the manifest's `name`.
+    pub name: String,
+    pub topics: Vec<TopicFilter>,
+    /// Read once, when the subscription is created.
+    pub from: StartAt,
+    pub policy: Policy,
+}
+
+/// Where a new subscription begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartAt {
+    /// With what is accepted after its creation.
+    Now,
+    Beginning,
+    Offset(Offset),
+    /// At a topic's message, for all of its topics.
+    Sequence(TopicName, Sequence),
+    Time(Millis),
+}
+
+/// How a subscription is delivered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    pub order: Order,
+    /// Calls at once, 1 to [`limits::GUEST_CONCURRENCY_MAX`].
+    pub concurrency: u32,
+    /// Wall time of one call.
+    pub timeout: Duration,
+    /// Age of the oldest pending message past which the bus warns.
+    pub lag_warn: Duration,
+    pub retry: RetryPolicy,
+    pub isolation: Isolation,
+}
+
+/// What is kept in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Messages of one key; those without a key are unordered.
+    Key,
+    /// Messages of one topic.
+    Topic,
+    /// Nothing.
+    None,
+}
+
+/// Whether instances are used for many messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    Reuse,
+    Fresh,
+}
+
+/// When a failed message is tried again, and when no more.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetryPolicy {
+    /// 1 to [`limits::MAX_ATTEMPTS_MAX`].
+    pub max_attempts: u32,
+    pub backoff: Backoff,
+}
+
+/// Exponential backoff. The delay before attempt n+1 is `initial * factor^(n-1)`, at most `max`, of
+/// which the part `jitter` (0 to 1) is drawn at random: 1 is full jitter, 0 is none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backoff {
+    pub initial: Duration,
+    pub factor: f64,
+    pub max: Duration,
+    pub jitter: f64,
+}
+
+/// What a consumer may use.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GuestLimits {
+    /// Linear memory of one instance, in bytes.
+    pub memory_bytes: usize,
+}
+
+/// A consumer's manifest, validated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifest {
+    /// At least one.
+    pub subscriptions: Vec<SubscriptionSpec>,
+    pub limits: GuestLimits,
+    /// Topics that its handler may publish to.
+    pub publish: Vec<TopicFilter>,
+    pub config: BTreeMap<String, String>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            order: Order::Key,
+            concurrency: limits::GUEST_CONCURRENCY_DEFAULT,
+            timeout: limits::GUEST_TIMEOUT_DEFAULT,
+            lag_warn: limits::LAG_WARN_DEFAULT,
+            retry: RetryPolicy::default(),
+            isolation: Isolation::Reuse,
+        }
+    }
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { max_attempts: limits::MAX_ATTEMPTS_DEFAULT, backoff: Backoff::default() }
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            initial: limits::BACKOFF_INITIAL_DEFAULT,
+            factor: limits::BACKOFF_FACTOR_DEFAULT,
+            max: limits::BACKOFF_MAX_DEFAULT,
+            jitter: 1.0,
+        }
+    }
+}
+
+impl Default for GuestLimits {
+    fn default() -> Self {
+        Self { memory_bytes: limits::GUEST_MEMORY_BYTES_DEFAULT }
+    }
+}

@@ -1,0 +1,76 @@
+//! The sandbox: runs a consumer's code, and lets it do nothing else.
+//!
+//! **Architecture invariant:** the sandbox never sees the log. What a call reads of its state comes from
+//! a [`StateSource`]; what it wants to change comes back as [`Effects`], for `dispatch` to commit or drop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::message::{Event, Message, Millis};
+use crate::outcome::{Digest, Outcome};
+use crate::policy::Manifest;
+
+/// What is told to the guest about this offer of a message.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    pub subscription: Arc<str>,
+    pub attempt: u32,
+    pub max_attempts: u32,
+    pub redrives: u32,
+    pub first_attempt_ms: Millis,
+    pub idempotency_key: String,
+    /// Wall time of the call.
+    pub timeout: Duration,
+    /// When the call begins, by the bus's clock.
+    pub now_ms: Millis,
+}
+
+/// Where a call reads its consumer's state. It remembers what was read, for `dispatch` to have validated.
+pub trait StateSource: Send {
+    fn get(&mut self, key: &str) -> Result<Option<Bytes>, StateUnreadable>;
+    /// Entries whose keys begin with `prefix` and come after `after`, at most `limit`, in key order.
+    fn scan(
+        &mut self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Bytes)>, StateUnreadable>;
+    /// Gives the source back to its maker with what it remembers.
+    fn into_any(self: Box<Self>) -> Box<dyn std::any::Any + Send>;
+}
+
+/// The log could not be read: the call cannot go on, and that is not the message's fault.
+#[derive(Debug, thiserror::Error)]
+#[error("the consumer's state could not be read: {0}")]
+pub struct StateUnreadable(pub String);
+
+/// What a call staged. It commits with the acknowledgement, or not at all.
+#[derive(Debug, Default)]
+pub struct Effects {
+    pub publishes: Vec<Event>,
+    /// Keys with their new values; `None` removes.
+    pub writes: Vec<(String, Option<Bytes>)>,
+}
+
+/// How a call went.
+pub struct Called {
+    pub outcome: Outcome,
+    pub effects: Effects,
+    pub state: Box<dyn StateSource>,
+    pub duration: Duration,
+    /// Whether the instance had handled no other message before.
+    pub fresh: bool,
+}
+
+/// Why a call could not be made at all. Never the message's fault, so never charged.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    #[error("no instance is free: all {instances_max} are in use")]
+    NoInstance { instances_max: u32 },
+    #[error(transparent)]
+    State(#[from] StateUnreadable),
+    #[error("the sandbox failed: {0}")]
+    Internal(String),
+}
