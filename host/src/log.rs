@@ -423,6 +423,9 @@ pub struct SubscriptionRecord {
     pub created_ms: Millis,
     /// Raised by seek and remove.
     pub epoch: u64,
+    /// Matched messages that `selection` does not count, because its filters changed:
+    /// `matched = matched_base + count(selection, 0)`, so that a change of filters changes no count.
+    pub matched_base: i64,
 }
 
 /// What a consumer runs now. The component's bytes are a file of the data folder, by digest.
