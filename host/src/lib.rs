@@ -1,10 +1,12 @@
 //! Sandpost: an event bus whose consumers are sandboxed WebAssembly components.
 
 pub mod bus;
+pub mod dispatch;
 pub mod limits;
 pub mod log;
 pub mod message;
 pub mod outcome;
 pub mod policy;
 pub mod sandbox;
+pub mod settle;
 pub mod topic;

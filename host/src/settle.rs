@@ -32,7 +32,9 @@ pub fn settle(policy: &RetryPolicy, history: &History, outcome: &Outcome, now_ms
             return Decision::Held { due_ms: due(now_ms, delay), charged: false };
         }
         Outcome::Retry { after, .. } => *after,
-        Outcome::Trapped { .. } | Outcome::Exited { .. } | Outcome::TimedOut { .. } | Outcome::OutOfMemory { .. } => None,
+        Outcome::Trapped { .. } | Outcome::Exited { .. } | Outcome::TimedOut { .. } | Outcome::OutOfMemory { .. } => {
+            None
+        }
     };
     if attempt >= policy.max_attempts {
         return Decision::Dead { reason: DeadReason::AttemptsExhausted };

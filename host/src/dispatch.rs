@@ -1,0 +1,390 @@
+//! Dispatch: which message of a subscription runs next, and what its end means for the others.
+//!
+//! [`Dispatcher`] is a state machine without IO: it is told what happened ([`Event`]) and says what is
+//! to be done ([`Action`]). It owns its subscription's position. The edges around it live beside it:
+//! [`subscription`] drives it, [`runner`] calls the sandbox, [`workers`] are the threads, [`reader`]
+//! reads the log for it, and [`router`] tells it what was synced.
+//!
+//! A pending message is in exactly one place:
+//! - **unread**: in the log, at or past the cursor;
+//! - **window**: in memory, passed by nothing yet (waiting in a lane, ready, or running);
+//! - **retry**: in a retry row, until it is due and runs;
+//! - **held**: in a packed row of its key, behind a message in retry.
+//!
+//! Messages of one key form a **lane**, which runs them in order, one at a time. A lane runs its
+//! messages in retry first, by offset, then its queue, then its held rows.
+
+mod explain;
+mod intake;
+mod item;
+mod lane;
+pub mod reader;
+pub mod router;
+pub mod runner;
+mod settling;
+pub mod subscription;
+mod window;
+pub mod workers;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+pub use explain::Explanation;
+pub use item::{Finished, Item, Origin};
+
+use crate::limits::{FETCH_MESSAGES_MAX, WINDOW_BYTES_MAX, WINDOW_MESSAGES_MAX};
+use crate::log::position::Position;
+use crate::log::{
+    Batch, DeadRow, HeldAt, HeldRow, KeyHash, LoadedSubscription, RetryRow, Selection, Settlement, SubscriptionId,
+};
+use crate::message::{Message, Millis, Offset, SharedMessage};
+use crate::outcome::OutcomeKind;
+use crate::policy::{Order, Policy};
+use lane::Lanes;
+use window::Window;
+
+/// How long the window may be full with nothing to run before waiting messages make room. Short enough
+/// that no key starves the others, long enough that a burst of one fast key writes no rows.
+const STARVED_MS_MAX: Millis = 100;
+
+/// What happened.
+pub enum Event<'a> {
+    /// Messages that the subscription takes became durable. In order, and told of once.
+    Synced(&'a [SharedMessage]),
+    /// The answer to [`Action::Fetch`].
+    Fetched(Batch),
+    /// The answer to [`Action::LoadRetries`].
+    RetriesLoaded(Vec<(SharedMessage, Arc<RetryRow>)>),
+    /// The answer to [`Action::LoadRow`]: the row, and its messages from its front on.
+    RowLoaded { at: HeldAt, row: Arc<HeldRow>, messages: Vec<SharedMessage> },
+    /// Items that were taken and did not run.
+    Returned(Vec<Item>),
+    /// Calls ended, and what [`Dispatcher::record`] said of them is sequenced.
+    Settled(Vec<Finished>),
+    /// A call stood on state that changed meanwhile: it runs again, uncharged.
+    Conflicted(Item),
+    /// Dead letters are offered again.
+    Redriven(Vec<(SharedMessage, Arc<DeadRow>)>),
+    /// Dead letters are dropped by an operator.
+    Dropped(Vec<Offset>),
+    /// The manifest changed. `skipped_unread` messages past the cursor are in topics that it no longer takes.
+    Configured { policy: Policy, selection: Selection, skipped_unread: u64, end: Offset },
+    /// Time passed.
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Action {
+    /// Commit this, before anything else of this subscription.
+    Commit(Settlement),
+    /// Read messages from the log, from this offset on.
+    Fetch { from: Offset, messages_max: usize, bytes_max: usize },
+    /// Read these retry rows and their messages.
+    LoadRetries(Vec<Offset>),
+    /// Read this row from its front on, and some of its messages.
+    LoadRow(HeldAt),
+}
+
+/// A message in retry, as memory knows it; its history stays in the log.
+#[derive(Debug)]
+struct Retry {
+    due_ms: Millis,
+    accepted_ms: Millis,
+    lane: Option<KeyHash>,
+    phase: RetryPhase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RetryPhase {
+    /// Waits for its time.
+    Due,
+    /// Its row and message are being read.
+    Loading,
+    /// It waits for a worker, in its lane or among the ready ones.
+    Loaded,
+    Running,
+}
+
+/// Something that can run now.
+enum Ready {
+    Lane(KeyHash),
+    /// A message without a key.
+    Loose(Item),
+}
+
+/// One subscription's messages, and what may run.
+pub struct Dispatcher {
+    id: SubscriptionId,
+    epoch: u64,
+    policy: Policy,
+    selection: Selection,
+    /// Whether its consumer can run. Orphaned subscriptions hold no window.
+    active: bool,
+    random: fastrand::Rng,
+
+    /// Everything before it was read.
+    cursor: Offset,
+    /// The offset after the last message that is counted: in `unread`, or read.
+    known_end: Offset,
+    /// Messages in `[cursor, known_end)` that the position has not passed.
+    unread: u64,
+    /// The offset after the last message that was admitted: where the next one's range begins.
+    admitted_to: Offset,
+    /// What was passed above the floor before this process began; empty once the cursor is past it.
+    passed_before: Position,
+    fetching: bool,
+    /// Since when the window is full and nothing can run.
+    starved_since_ms: Option<Millis>,
+
+    window: Window,
+    lanes: Lanes,
+    ready: VecDeque<Ready>,
+    /// Every message in retry.
+    retries: BTreeMap<Offset, Retry>,
+    due: BTreeSet<(Millis, Offset)>,
+    /// Messages in held rows, loaded and running ones included.
+    held: u64,
+    running: Running,
+    /// Calls by outcome since the process began.
+    outcomes: [u64; OutcomeKind::ALL.len()],
+}
+
+/// Calls that run now, by where their message came from.
+#[derive(Clone, Copy, Debug, Default)]
+struct Running {
+    window: u64,
+    retry: u64,
+    row: u64,
+}
+
+impl Running {
+    fn of(&mut self, origin: &Origin) -> &mut u64 {
+        match origin {
+            Origin::Window { .. } => &mut self.window,
+            Origin::Retry(_) => &mut self.retry,
+            Origin::Row { .. } => &mut self.row,
+        }
+    }
+
+    fn total(&self) -> u64 {
+        self.window + self.retry + self.row
+    }
+}
+
+impl Dispatcher {
+    /// Rebuilds a dispatcher from what is durable. `unread` is how many messages the subscription
+    /// matched and its position has not passed; `end` is the log's end that this count stands on.
+    pub fn load(loaded: &LoadedSubscription, policy: Policy, unread: u64, end: Offset, seed: u64) -> Self {
+        let floor = loaded.position.floor();
+        let mut dispatcher = Self {
+            id: loaded.id,
+            epoch: loaded.record.epoch,
+            policy,
+            selection: loaded.record.selection.clone(),
+            active: false,
+            random: fastrand::Rng::with_seed(seed),
+            cursor: floor,
+            known_end: end.max(floor),
+            unread,
+            admitted_to: floor,
+            passed_before: loaded.position.clone(),
+            fetching: false,
+            starved_since_ms: None,
+            window: Window::default(),
+            lanes: Lanes::default(),
+            ready: VecDeque::new(),
+            retries: BTreeMap::new(),
+            due: BTreeSet::new(),
+            held: 0,
+            running: Running::default(),
+            outcomes: [0; OutcomeKind::ALL.len()],
+        };
+        for retry in &loaded.retries {
+            let entry =
+                Retry { due_ms: retry.due_ms, accepted_ms: retry.accepted_ms, lane: retry.key, phase: RetryPhase::Due };
+            dispatcher.enter_retry(retry.offset, entry);
+        }
+        for &(at, waiting, accepted_ms) in &loaded.held {
+            dispatcher.held += u64::from(waiting);
+            dispatcher.lanes.open(at.key).add_stored_row(at.first, waiting, accepted_ms);
+        }
+        dispatcher
+    }
+
+    /// Moves on. What is to be done is added to `actions`, in the order in which it must be done.
+    pub fn step(&mut self, event: Event<'_>, now_ms: Millis, actions: &mut Vec<Action>) {
+        let mut settlement = Settlement::new(self.id, self.epoch);
+        match event {
+            Event::Synced(messages) => self.synced(messages, &mut settlement),
+            Event::Fetched(batch) => self.fetched(batch, &mut settlement),
+            Event::RetriesLoaded(loaded) => self.retries_loaded(loaded, &mut settlement),
+            Event::RowLoaded { at, row, messages } => self.row_loaded(at, &row, messages, &mut settlement),
+            Event::Returned(items) => self.returned(items),
+            Event::Settled(finished) => {
+                for finished in finished {
+                    self.settled(finished, &mut settlement);
+                }
+            }
+            Event::Conflicted(item) => self.conflicted(item),
+            Event::Redriven(letters) => self.redriven(letters, now_ms, &mut settlement),
+            Event::Dropped(offsets) => Self::dropped(&offsets, &mut settlement),
+            Event::Configured { policy, selection, skipped_unread, end } => {
+                self.configured(policy, selection, skipped_unread, end, &mut settlement);
+            }
+            Event::Tick => {}
+        }
+        self.relieve_starvation(now_ms, &mut settlement);
+        self.lanes.seal_dirty(self.id, &mut settlement);
+        if !settlement.is_empty() {
+            actions.push(Action::Commit(settlement));
+        }
+        self.want_retries(now_ms, actions);
+        self.want_rows(actions);
+        self.want_messages(actions);
+    }
+
+    /// Takes up to `max` messages that can run now; those of one lane stand together and in order.
+    /// They count as running until they are told of as settled, returned or conflicted.
+    pub fn take(&mut self, max: usize) -> Vec<Item> {
+        let mut taken = Vec::new();
+        if !self.active {
+            return taken;
+        }
+        while taken.len() < max {
+            match self.ready.pop_front() {
+                None => break,
+                Some(Ready::Loose(item)) => taken.push(item),
+                Some(Ready::Lane(key)) => self.lanes.take(key, max - taken.len(), &mut taken),
+            }
+        }
+        for item in &taken {
+            *self.running.of(&item.origin) += 1;
+            if let Origin::Retry(_) = item.origin {
+                self.retries.get_mut(&item.message.offset).expect("a retry is known until it is settled").phase =
+                    RetryPhase::Running;
+            }
+        }
+        taken
+    }
+
+    /// How many things can run now: messages without a key, and lanes.
+    pub fn ready(&self) -> usize {
+        if self.active { self.ready.len() } else { 0 }
+    }
+
+    /// When the next retry is due, or the window has starved long enough.
+    pub fn next_due_ms(&self) -> Option<Millis> {
+        let retry = self.due.first().map(|(due_ms, _)| *due_ms);
+        let starved = self.starved_since_ms.map(|since| since + STARVED_MS_MAX);
+        if self.active { retry.into_iter().chain(starved).min() } else { None }
+    }
+
+    /// Lets its consumer run, or stops offering it messages.
+    pub fn set_active(&mut self, active: bool) {
+        self.active = active;
+    }
+
+    pub fn id(&self) -> SubscriptionId {
+        self.id
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    pub fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    /// Where reading stands, and what was already passed beyond it before this process began.
+    pub fn reading_from(&self) -> (Offset, &Position) {
+        (self.cursor, &self.passed_before)
+    }
+
+    pub fn count_outcome(&mut self, kind: OutcomeKind) {
+        self.outcomes[kind as usize] += 1;
+    }
+
+    /// The lane of a message under this subscription's order.
+    fn lane_of(&self, message: &Message) -> Option<KeyHash> {
+        let hash = |text: &str| KeyHash(xxhash_rust::xxh3::xxh3_64(text.as_bytes()));
+        match self.policy.order {
+            Order::Key => message.event.key.as_deref().map(hash),
+            Order::Topic => Some(hash(message.event.topic.as_str())),
+            Order::None => None,
+        }
+    }
+
+    fn takes(&self, message: &Message) -> bool {
+        self.selection.from_offset(message.event.topic.as_str()).is_some_and(|from| from <= message.offset)
+    }
+
+    fn enter_retry(&mut self, offset: Offset, retry: Retry) {
+        if let Some(key) = retry.lane {
+            self.lanes.open(key).fronts.insert(offset);
+        }
+        if retry.phase == RetryPhase::Due {
+            self.due.insert((retry.due_ms, offset));
+        }
+        self.retries.insert(offset, retry);
+    }
+
+    /// Puts a lane among the ready ones if it can run, and forgets it if nothing is left of it.
+    fn wake_lane(&mut self, key: KeyHash) {
+        if self.lanes.wake(key) {
+            self.ready.push_back(Ready::Lane(key));
+        }
+    }
+
+    fn window_is_full(&self) -> bool {
+        self.window.len() >= WINDOW_MESSAGES_MAX || self.window.bytes() >= WINDOW_BYTES_MAX
+    }
+
+    /// Asks for messages when a good part of the window is free, so that reads stay large.
+    fn want_messages(&mut self, actions: &mut Vec<Action>) {
+        let roomy = self.window.len() <= WINDOW_MESSAGES_MAX - FETCH_MESSAGES_MAX
+            && self.window.bytes() <= WINDOW_BYTES_MAX / 4 * 3;
+        if self.active && !self.fetching && self.unread > 0 && roomy {
+            self.fetching = true;
+            actions.push(Action::Fetch {
+                from: self.cursor,
+                messages_max: FETCH_MESSAGES_MAX,
+                bytes_max: WINDOW_BYTES_MAX / 4,
+            });
+        }
+    }
+
+    fn want_retries(&mut self, now_ms: Millis, actions: &mut Vec<Action>) {
+        if !self.active {
+            return;
+        }
+        let mut due = Vec::new();
+        while due.len() < FETCH_MESSAGES_MAX {
+            match self.due.first() {
+                Some(&(due_ms, offset)) if due_ms <= now_ms => {
+                    self.due.pop_first();
+                    self.retries.get_mut(&offset).expect("what is due is in retry").phase = RetryPhase::Loading;
+                    due.push(offset);
+                }
+                _ => break,
+            }
+        }
+        if !due.is_empty() {
+            actions.push(Action::LoadRetries(due));
+        }
+    }
+
+    fn want_rows(&mut self, actions: &mut Vec<Action>) {
+        if !self.active {
+            return;
+        }
+        for (key, first) in self.lanes.rows_wanted() {
+            actions.push(Action::LoadRow(HeldAt { subscription: self.id, key, first }));
+        }
+    }
+}

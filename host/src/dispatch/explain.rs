@@ -1,0 +1,67 @@
+//! Why every pending message waits, and since when.
+
+use crate::bus::Waiting;
+use crate::message::Millis;
+use crate::outcome::OutcomeKind;
+
+use super::{Dispatcher, Ready, RetryPhase};
+
+/// A dispatcher's state, as people are told of it.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// The counts add up to `pending`.
+    pub waiting: Waiting,
+    pub pending: u64,
+    /// When the oldest pending message that memory knows of was accepted.
+    pub oldest_ms: Option<Millis>,
+    pub outcomes: [u64; OutcomeKind::ALL.len()],
+}
+
+impl Dispatcher {
+    /// Messages that are neither settled nor dead.
+    pub fn pending(&self) -> u64 {
+        self.unread + self.window.len() as u64 + self.retries.len() as u64 + self.held
+    }
+
+    /// Messages in the log that were not read yet.
+    pub fn unread(&self) -> u64 {
+        self.unread
+    }
+
+    /// Names a reason for every pending message.
+    pub fn explain(&self) -> Explanation {
+        let pending = self.pending();
+        let oldest_ms = self.oldest_ms();
+        let waiting = if self.active { self.reasons() } else { Waiting { orphaned: pending, ..Waiting::default() } };
+        Explanation { waiting, pending, oldest_ms, outcomes: self.outcomes }
+    }
+
+    fn reasons(&self) -> Waiting {
+        let loose = self.ready.iter().filter(|ready| matches!(ready, Ready::Loose(_))).count();
+        let due_later = self.due.len();
+        let loading = self.retries.values().filter(|retry| retry.phase == RetryPhase::Loading).count();
+        let lanes_that_can_run = self.lanes.iter().filter(|(_, lane)| lane.can_run()).count();
+        let running = self.running.total();
+        let runnable = (loose + loading + lanes_that_can_run) as u64;
+        let known = self.pending() - self.unread;
+        Waiting {
+            running,
+            runnable,
+            due_later: due_later as u64,
+            next_due_ms: self.due.first().map(|(due_ms, _)| *due_ms),
+            // Everything else that memory knows of stands behind a message of its key.
+            behind_key: known.saturating_sub(running + runnable + due_later as u64),
+            behind_window: self.unread,
+            orphaned: 0,
+        }
+    }
+
+    /// When the oldest pending message was accepted, as far as memory knows; the unread ones are newer
+    /// than what is in memory, so they count only where nothing else is pending.
+    fn oldest_ms(&self) -> Option<Millis> {
+        let window = self.window.oldest_ms();
+        let retry = self.retries.values().map(|retry| retry.accepted_ms).min();
+        let held = self.lanes.iter().filter_map(|(_, lane)| lane.oldest_held_ms()).min();
+        window.into_iter().chain(retry).chain(held).min()
+    }
+}

@@ -1,0 +1,244 @@
+//! How messages come in: what was synced, and what was read back from the log.
+
+use std::sync::Arc;
+
+use crate::log::{Batch, HeldAt, HeldRow, RetryRow, Settlement};
+use crate::message::{Millis, Offset, SharedMessage};
+
+use super::item::{Item, Origin};
+use super::{Dispatcher, Ready, RetryPhase, STARVED_MS_MAX};
+
+impl Dispatcher {
+    /// Messages became durable. A dispatcher that keeps up takes them from here and never reads the log.
+    pub(super) fn synced(&mut self, messages: &[SharedMessage], settlement: &mut Settlement) {
+        for message in messages {
+            if message.offset < self.known_end {
+                continue;
+            }
+            self.known_end = message.offset + 1;
+            let keeps_up = self.active && self.unread == 0 && !self.fetching && !self.window_is_full();
+            if keeps_up {
+                self.cursor = self.known_end;
+                self.admit(message, settlement);
+            } else {
+                self.unread += 1;
+            }
+        }
+    }
+
+    /// Messages were read from the cursor on.
+    pub(super) fn fetched(&mut self, batch: Batch, settlement: &mut Settlement) {
+        self.fetching = false;
+        if !self.active {
+            return;
+        }
+        for message in &batch.messages {
+            if message.offset < self.cursor {
+                continue;
+            }
+            self.cursor = message.offset + 1;
+            if self.passed_before.contains(message.offset) {
+                continue;
+            }
+            if message.offset < self.known_end {
+                self.unread = self.unread.saturating_sub(1);
+            } else {
+                self.known_end = message.offset + 1;
+            }
+            self.admit(message, settlement);
+        }
+        self.cursor = self.cursor.max(batch.next);
+        if self.cursor >= self.known_end {
+            self.known_end = self.cursor;
+            // What was counted and is not there was running when its topic was taken out of the filter,
+            // and the process ended before the call did. (A message that is missing otherwise is an error
+            // of the read.)
+            let skipped = i64::try_from(std::mem::take(&mut self.unread)).expect("fewer messages than 2^63");
+            settlement.counts.passed += skipped;
+            settlement.counts.skipped += skipped;
+        }
+        if self.cursor >= self.passed_before.end() {
+            self.passed_before = crate::log::position::Position::starting_at(self.cursor);
+        }
+    }
+
+    /// Finds the place of a message that was read for the first time.
+    fn admit(&mut self, message: &SharedMessage, settlement: &mut Settlement) {
+        let covers_from = self.admitted_to;
+        self.admitted_to = message.offset + 1;
+        let lane = self.lane_of(message);
+        if let Some(key) = lane
+            && self.lanes.open(key).is_blocked()
+        {
+            self.lanes.join(key, message, self.id, settlement);
+            self.held += 1;
+            pass(settlement, covers_from, message.offset + 1);
+            settlement.counts.passed += 1;
+            settlement.counts.rows += 1;
+            return;
+        }
+        self.window.push(message);
+        let item = Item { message: message.clone(), lane, origin: Origin::Window { covers_from }, reruns: 0 };
+        match lane {
+            None => self.ready.push_back(Ready::Loose(item)),
+            Some(key) => {
+                self.lanes.get(key).queue.push_back(item);
+                self.wake_lane(key);
+            }
+        }
+    }
+
+    /// Retries that are due were read.
+    pub(super) fn retries_loaded(&mut self, loaded: Vec<(SharedMessage, Arc<RetryRow>)>, settlement: &mut Settlement) {
+        for (message, row) in loaded {
+            let offset = message.offset;
+            let Some(retry) = self.retries.get_mut(&offset).filter(|retry| retry.phase == RetryPhase::Loading) else {
+                continue;
+            };
+            let lane = retry.lane;
+            if !self.takes(&message) {
+                self.leave_retry(offset);
+                settlement.retries.push((offset, None));
+                settlement.counts.rows -= 1;
+                settlement.counts.skipped += 1;
+            } else {
+                self.retries.get_mut(&offset).expect("it was there").phase = RetryPhase::Loaded;
+                let item = Item { message, lane, origin: Origin::Retry(row), reruns: 0 };
+                match lane {
+                    None => self.ready.push_back(Ready::Loose(item)),
+                    Some(key) => {
+                        self.lanes.get(key).loaded.insert(offset, item);
+                    }
+                }
+            }
+            if let Some(key) = lane {
+                self.wake_lane(key);
+            }
+        }
+    }
+
+    /// A retry is over: settled one way or another.
+    pub(super) fn leave_retry(&mut self, offset: Offset) {
+        let retry = self.retries.remove(&offset).expect("a retry is over once");
+        self.due.remove(&(retry.due_ms, offset));
+        if let Some(key) = retry.lane {
+            let lane = self.lanes.get(key);
+            lane.fronts.remove(&offset);
+            lane.loaded.remove(&offset);
+        }
+    }
+
+    /// Some messages of a lane's first held row were read, from the row's front on.
+    pub(super) fn row_loaded(
+        &mut self,
+        at: HeldAt,
+        row: &Arc<HeldRow>,
+        messages: Vec<SharedMessage>,
+        settlement: &mut Settlement,
+    ) {
+        if self.lanes.row_came(at) {
+            let mut skipped_to = row.front;
+            for (index, message) in (row.front..).zip(messages) {
+                let lane_is_empty = self.lanes.get(at.key).queue.is_empty();
+                if lane_is_empty && !self.takes(&message) {
+                    // Its topic is no longer taken. Only at the front, where it leaves the row in order.
+                    skipped_to = index + 1;
+                    self.held -= 1;
+                    self.lanes.get(at.key).row_advanced(at.first);
+                    settlement.counts.rows -= 1;
+                    settlement.counts.skipped += 1;
+                    continue;
+                }
+                let origin = Origin::Row { at, row: row.clone(), index };
+                let item = Item { message, lane: Some(at.key), origin, reruns: 0 };
+                self.lanes.get(at.key).queue.push_back(item);
+            }
+            if skipped_to > row.front {
+                settlement.held.push((at, advanced(row, skipped_to)));
+            }
+        }
+        self.wake_lane(at.key);
+    }
+
+    /// Items were taken and did not run: they stand where they stood.
+    pub(super) fn returned(&mut self, items: Vec<Item>) {
+        for item in items.into_iter().rev() {
+            self.put_back(item);
+        }
+    }
+
+    /// A call has to be made again.
+    pub(super) fn conflicted(&mut self, mut item: Item) {
+        item.reruns += 1;
+        self.put_back(item);
+    }
+
+    fn put_back(&mut self, item: Item) {
+        *self.running.of(&item.origin) -= 1;
+        let offset = item.message.offset;
+        if let Origin::Retry(_) = item.origin {
+            self.retries.get_mut(&offset).expect("a retry is known until it is settled").phase = RetryPhase::Loaded;
+        }
+        let Some(key) = item.lane else {
+            self.ready.push_front(Ready::Loose(item));
+            return;
+        };
+        let lane = self.lanes.get(key);
+        lane.taken -= 1;
+        match item.origin {
+            Origin::Retry(_) => {
+                lane.loaded.insert(offset, item);
+            }
+            Origin::Window { .. } | Origin::Row { .. } => lane.queue.push_front(item),
+        }
+        self.wake_lane(key);
+    }
+
+    /// Where the window is full of messages that wait behind running ones, and slots idle, the longest
+    /// queues make room: their messages go to held rows, and the window takes other keys.
+    pub(super) fn relieve_starvation(&mut self, now_ms: Millis, settlement: &mut Settlement) {
+        if !(self.active && self.unread > 0 && self.window_is_full() && self.ready.is_empty()) {
+            self.starved_since_ms = None;
+            return;
+        }
+        let since = *self.starved_since_ms.get_or_insert(now_ms);
+        if now_ms < since.saturating_add(STARVED_MS_MAX) {
+            return;
+        }
+        self.starved_since_ms = None;
+        let mut longest: Vec<_> = self.lanes.iter().map(|(key, lane)| (lane.queue.len(), *key)).collect();
+        longest.sort_unstable();
+        let mut enough = self.window.len() / 2;
+        while let Some((length, key)) = longest.pop().filter(|(length, _)| enough > 0 && *length > 0) {
+            self.spill(key, settlement);
+            enough = enough.saturating_sub(length);
+        }
+    }
+
+    /// Moves a lane's messages from the window to held rows.
+    pub(super) fn spill(&mut self, key: crate::log::KeyHash, settlement: &mut Settlement) {
+        for item in self.lanes.spill(key, self.id, settlement) {
+            let Origin::Window { covers_from } = item.origin else { unreachable!("only the window spills") };
+            let offset = item.message.offset;
+            self.window.settle(offset);
+            self.held += 1;
+            pass(settlement, covers_from, offset + 1);
+            settlement.counts.passed += 1;
+            settlement.counts.rows += 1;
+        }
+    }
+}
+
+/// Adds a range to what the position passes; ranges that touch become one.
+pub(super) fn pass(settlement: &mut Settlement, from: Offset, to: Offset) {
+    match settlement.passed.last_mut() {
+        Some(last) if last.1 == from => last.1 = to,
+        _ => settlement.passed.push((from, to)),
+    }
+}
+
+/// A row of which all before `front` is gone; `None` where nothing is left.
+pub(super) fn advanced(row: &HeldRow, front: u32) -> Option<Arc<HeldRow>> {
+    let left = (front as usize) < row.offsets.len();
+    left.then(|| Arc::new(HeldRow { offsets: row.offsets.clone(), front, accepted_ms: row.accepted_ms }))
+}

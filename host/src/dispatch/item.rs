@@ -1,0 +1,60 @@
+//! A message on its way through a call, and how the call ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::log::{HeldAt, HeldRow, KeyHash, RetryRow};
+use crate::message::{Millis, Offset, SharedMessage};
+use crate::outcome::{DeadReason, Digest, History, Outcome};
+use crate::settle::Decision;
+
+/// A message that can run.
+#[derive(Debug)]
+pub struct Item {
+    pub message: SharedMessage,
+    pub lane: Option<KeyHash>,
+    pub origin: Origin,
+    /// How often it was run again because of a conflict.
+    pub reruns: u32,
+}
+
+/// Where a message stood before it ran; settling clears that place.
+#[derive(Debug)]
+pub enum Origin {
+    /// In the window. Settling it passes `[covers_from, offset]`: also what lies between it and the
+    /// message before, which is none of this subscription's.
+    Window {
+        covers_from: Offset,
+    },
+    Retry(Arc<RetryRow>),
+    /// In a held row, at this index.
+    Row {
+        at: HeldAt,
+        row: Arc<HeldRow>,
+        index: u32,
+    },
+}
+
+impl Item {
+    /// What is known of earlier attempts; `None` where there were none.
+    pub fn history(&self) -> Option<&History> {
+        match &self.origin {
+            Origin::Retry(row) => Some(&row.history),
+            Origin::Window { .. } | Origin::Row { .. } => None,
+        }
+    }
+}
+
+/// A call that ended.
+#[derive(Debug)]
+pub struct Finished {
+    pub item: Item,
+    pub outcome: Outcome,
+    pub began_ms: Millis,
+    pub duration: Duration,
+    pub digest: Digest,
+    /// A dead letter whatever the outcome says, for a reason of the host's.
+    pub forced: Option<DeadReason>,
+    /// Set by [`super::Dispatcher::record`].
+    pub decision: Option<Decision>,
+}

@@ -1,0 +1,244 @@
+//! Lanes: the messages of one key, in order and one at a time.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use crate::limits::HELD_ROW_OFFSETS_MAX;
+use crate::log::{HeldAt, HeldRow, KeyHash, Settlement, SubscriptionId};
+use crate::message::{Message, Millis, Offset};
+
+use super::item::{Item, Origin};
+
+/// One key's messages that are known to memory.
+#[derive(Default)]
+pub(super) struct Lane {
+    /// Waiting in memory, ascending: messages of the window, then of the first held row.
+    pub(super) queue: VecDeque<Item>,
+    /// In retry, by offset. While there is one, nothing else of the lane runs.
+    pub(super) fronts: BTreeSet<Offset>,
+    /// Those in retry that are due and were read.
+    pub(super) loaded: BTreeMap<Offset, Item>,
+    /// How many are at a worker.
+    pub(super) taken: usize,
+    /// Whether it stands among the ready ones.
+    ready: bool,
+    /// Held rows by their first offset.
+    rows: BTreeMap<Offset, RowState>,
+    /// The last row, where this process wrote it.
+    tail: Option<Arc<HeldRow>>,
+    /// Whether the tail no longer grows, because it is being drained.
+    tail_sealed: bool,
+    loading_row: bool,
+}
+
+struct RowState {
+    waiting: u32,
+    accepted_ms: Millis,
+}
+
+impl Lane {
+    pub(super) fn add_stored_row(&mut self, first: Offset, waiting: u32, accepted_ms: Millis) {
+        self.rows.insert(first, RowState { waiting, accepted_ms });
+    }
+
+    /// Whether messages that arrive now have to wait behind rows.
+    pub(super) fn is_blocked(&self) -> bool {
+        !self.fronts.is_empty() || !self.rows.is_empty()
+    }
+
+    fn is_done(&self) -> bool {
+        self.taken == 0 && self.queue.is_empty() && !self.is_blocked() && !self.loading_row
+    }
+
+    /// One message of a row no longer waits there.
+    pub(super) fn row_advanced(&mut self, first: Offset) {
+        let row = self.rows.get_mut(&first).expect("a message of a row leaves it before the row is gone");
+        row.waiting -= 1;
+        if row.waiting == 0 {
+            self.rows.remove(&first);
+            if self.tail.as_ref().is_some_and(|tail| tail.offsets[0] == first) {
+                self.tail = None;
+            }
+        }
+    }
+
+    /// When the oldest message in its rows was accepted.
+    pub(super) fn oldest_held_ms(&self) -> Option<Millis> {
+        self.rows.first_key_value().map(|(_, row)| row.accepted_ms)
+    }
+
+    pub(super) fn can_run(&self) -> bool {
+        self.taken == 0
+            && match self.fronts.first() {
+                Some(front) => self.loaded.contains_key(front),
+                None => !self.queue.is_empty(),
+            }
+    }
+}
+
+/// All lanes of a dispatcher. A lane exists while something of its key is pending in memory or in rows.
+#[derive(Default)]
+pub(super) struct Lanes {
+    lanes: HashMap<KeyHash, Lane>,
+    /// Lanes whose tail row grew in this step.
+    dirty: HashSet<KeyHash>,
+    /// Lanes that want their first row read.
+    want_rows: Vec<KeyHash>,
+}
+
+impl Lanes {
+    pub(super) fn open(&mut self, key: KeyHash) -> &mut Lane {
+        self.lanes.entry(key).or_default()
+    }
+
+    pub(super) fn get(&mut self, key: KeyHash) -> &mut Lane {
+        self.lanes.get_mut(&key).expect("a lane lives while something of it is pending")
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&KeyHash, &Lane)> {
+        self.lanes.iter()
+    }
+
+    pub(super) fn keys(&self) -> Vec<KeyHash> {
+        self.lanes.keys().copied().collect()
+    }
+
+    /// Looks at a lane after something of it changed. True if it became ready now.
+    pub(super) fn wake(&mut self, key: KeyHash) -> bool {
+        let Some(lane) = self.lanes.get_mut(&key) else { return false };
+        if lane.ready || lane.taken > 0 {
+            return false;
+        }
+        if lane.can_run() {
+            lane.ready = true;
+            return true;
+        }
+        if lane.fronts.is_empty() && !lane.rows.is_empty() && !lane.loading_row {
+            lane.loading_row = true;
+            // A row that is being drained no longer grows, so that its offsets stay what was read.
+            lane.tail_sealed |= lane.rows.len() == 1;
+            self.want_rows.push(key);
+        }
+        if lane.is_done() {
+            self.lanes.remove(&key);
+        }
+        false
+    }
+
+    /// Takes what may run of a ready lane.
+    pub(super) fn take(&mut self, key: KeyHash, max: usize, taken: &mut Vec<Item>) {
+        let Some(lane) = self.lanes.get_mut(&key) else { return };
+        lane.ready = false;
+        if lane.is_done() {
+            self.lanes.remove(&key);
+            return;
+        }
+        if let Some(front) = lane.fronts.first() {
+            if let Some(item) = lane.loaded.remove(front) {
+                lane.taken = 1;
+                taken.push(item);
+            }
+            return;
+        }
+        let count = lane.queue.len().min(max);
+        lane.taken = count;
+        taken.extend(lane.queue.drain(..count));
+    }
+
+    /// Rows that are to be read now, by key and first offset.
+    pub(super) fn rows_wanted(&mut self) -> Vec<(KeyHash, Offset)> {
+        let wanted = std::mem::take(&mut self.want_rows);
+        wanted
+            .into_iter()
+            .filter_map(|key| {
+                let lane = self.lanes.get(&key)?;
+                lane.rows.first_key_value().map(|(first, _)| (key, *first))
+            })
+            .collect()
+    }
+
+    /// The answer to a wanted row came. True if its messages may join the queue.
+    pub(super) fn row_came(&mut self, at: HeldAt) -> bool {
+        let Some(lane) = self.lanes.get_mut(&at.key) else { return false };
+        lane.loading_row = false;
+        let first = lane.rows.first_key_value().map(|(first, _)| *first);
+        lane.queue.is_empty() && lane.taken == 0 && lane.fronts.is_empty() && first == Some(at.first)
+    }
+
+    /// Adds a message to the end of its key's rows.
+    pub(super) fn join(
+        &mut self,
+        key: KeyHash,
+        message: &Message,
+        subscription: SubscriptionId,
+        settlement: &mut Settlement,
+    ) {
+        let lane = self.lanes.entry(key).or_default();
+        let grows = |tail: &Arc<HeldRow>| tail.offsets.len() < HELD_ROW_OFFSETS_MAX;
+        if lane.tail_sealed || !lane.tail.as_ref().is_some_and(grows) {
+            self.record_tail(subscription, key, settlement);
+            let row = HeldRow { offsets: Vec::new(), front: 0, accepted_ms: message.accepted_ms };
+            let lane = self.get(key);
+            lane.tail = Some(Arc::new(row));
+            lane.tail_sealed = false;
+        }
+        let lane = self.get(key);
+        let row = Arc::make_mut(lane.tail.as_mut().expect("a tail that grows was made sure of"));
+        row.offsets.push(message.offset);
+        let first = row.offsets[0];
+        let state = lane.rows.entry(first).or_insert(RowState { waiting: 0, accepted_ms: message.accepted_ms });
+        state.waiting += 1;
+        self.dirty.insert(key);
+    }
+
+    /// Records the tail row of one lane as it stands.
+    fn record_tail(&mut self, subscription: SubscriptionId, key: KeyHash, settlement: &mut Settlement) {
+        if !self.dirty.remove(&key) {
+            return;
+        }
+        let lane = self.lanes.get(&key).expect("a dirty lane is there");
+        if let Some(tail) = &lane.tail {
+            let at = HeldAt { subscription, key, first: tail.offsets[0] };
+            settlement.held.push((at, Some(tail.clone())));
+        }
+    }
+
+    /// Records every row that grew in this step.
+    pub(super) fn seal_dirty(&mut self, subscription: SubscriptionId, settlement: &mut Settlement) {
+        let mut dirty: Vec<KeyHash> = self.dirty.iter().copied().collect();
+        // A fixed order, so that the same events make the same log.
+        dirty.sort_unstable();
+        for key in dirty {
+            self.record_tail(subscription, key, settlement);
+        }
+    }
+
+    /// Makes rows of the queue's messages that stand in the window, ahead of the rows that are there.
+    /// Messages that came from a row just stay in it. Returns those that left the window.
+    pub(super) fn spill(
+        &mut self,
+        key: KeyHash,
+        subscription: SubscriptionId,
+        settlement: &mut Settlement,
+    ) -> Vec<Item> {
+        let lane = self.get(key);
+        let spilled: Vec<Item> =
+            lane.queue.drain(..).filter(|item| matches!(item.origin, Origin::Window { .. })).collect();
+        for chunk in spilled.chunks(HELD_ROW_OFFSETS_MAX) {
+            let accepted_ms = chunk[0].message.accepted_ms;
+            let row =
+                HeldRow { offsets: chunk.iter().map(|item| item.message.offset).collect(), front: 0, accepted_ms };
+            let first = row.offsets[0];
+            let waiting = u32::try_from(row.offsets.len()).expect("a row is bounded");
+            let row = Arc::new(row);
+            let is_last = lane.rows.last_key_value().is_none_or(|(last, _)| *last < first);
+            lane.rows.insert(first, RowState { waiting, accepted_ms });
+            settlement.held.push((HeldAt { subscription, key, first }, Some(row.clone())));
+            if is_last {
+                lane.tail = Some(row);
+                lane.tail_sealed = false;
+            }
+        }
+        spilled
+    }
+}

@@ -1,0 +1,239 @@
+//! How messages go out: what is recorded of a call that ended, and what that sets free.
+
+use std::sync::Arc;
+
+use crate::limits::EVIDENCE_TEXT_BYTES_MAX;
+use crate::log::{DeadRow, RetryRow, Selection, Settlement};
+use crate::message::{Millis, Offset, SharedMessage};
+use crate::outcome::{Attempt, DeadReason, History, OutcomeKind};
+use crate::policy::Policy;
+use crate::settle::{Decision, settle};
+
+use super::intake::{advanced, pass};
+use super::item::{Finished, Item, Origin};
+use super::{Dispatcher, Ready, Retry, RetryPhase};
+
+impl Dispatcher {
+    /// Decides what follows from each call, and says what is to be recorded of it. Nothing else changes
+    /// until [`super::Event::Settled`] tells that it was sequenced; or it is told as conflicted or
+    /// returned instead, and was never recorded.
+    pub fn record(&mut self, finished: &mut [Finished], now_ms: Millis) -> Settlement {
+        let mut settlement = Settlement::new(self.id, self.epoch);
+        for call in finished {
+            let none = History::default();
+            let history = call.item.history().unwrap_or(&none);
+            let decision = match call.forced {
+                Some(reason) => Decision::Dead { reason },
+                None => settle(&self.policy.retry, history, &call.outcome, now_ms, self.random.f64()),
+            };
+            call.decision = Some(decision);
+            self.record_one(call, decision, now_ms, &mut settlement);
+        }
+        settlement
+    }
+
+    fn record_one(&self, call: &Finished, decision: Decision, now_ms: Millis, settlement: &mut Settlement) {
+        let offset = call.item.message.offset;
+        let counts = &mut settlement.counts;
+        // It leaves its place ...
+        let had_retry_row = match &call.item.origin {
+            Origin::Window { covers_from } => {
+                counts.passed += 1;
+                pass(settlement, *covers_from, offset + 1);
+                false
+            }
+            Origin::Retry(_) => {
+                counts.rows -= 1;
+                true
+            }
+            Origin::Row { at, row, index } => {
+                counts.rows -= 1;
+                let row = advanced(row, index + 1);
+                match settlement.held.last_mut() {
+                    Some(last) if last.0 == *at => last.1 = row,
+                    _ => settlement.held.push((*at, row)),
+                }
+                false
+            }
+        };
+        // ... for another one.
+        let counts = &mut settlement.counts;
+        match decision {
+            Decision::Acked => counts.acked += 1,
+            Decision::Held { due_ms, charged } => {
+                counts.rows += 1;
+                let row = RetryRow {
+                    due_ms,
+                    accepted_ms: call.item.message.accepted_ms,
+                    key: call.item.lane,
+                    history: history_with(call, charged),
+                };
+                settlement.retries.push((offset, Some(Arc::new(row))));
+                return;
+            }
+            Decision::Dead { reason } => {
+                counts.dead += 1;
+                counts.died[reason as usize] += 1;
+                let message = &call.item.message;
+                let row = DeadRow {
+                    reason,
+                    died_ms: now_ms,
+                    accepted_ms: message.accepted_ms,
+                    topic: message.topic_id,
+                    sequence: message.sequence,
+                    history: history_with(call, true),
+                };
+                settlement.dead.push((offset, Some(Arc::new(row))));
+            }
+        }
+        if had_retry_row {
+            settlement.retries.push((offset, None));
+        }
+    }
+
+    /// What was recorded of a call is sequenced: the message has its new place, and its lane goes on.
+    pub(super) fn settled(&mut self, call: Finished, settlement: &mut Settlement) {
+        let decision = call.decision.expect("a call is recorded before it is settled");
+        let Item { message, lane, origin, .. } = call.item;
+        let offset = message.offset;
+        self.count_outcome(call.outcome.kind());
+        *self.running.of(&origin) -= 1;
+        match origin {
+            Origin::Window { .. } => self.window.settle(offset),
+            Origin::Retry(_) => self.leave_retry(offset),
+            Origin::Row { at, .. } => {
+                self.held -= 1;
+                self.lanes.get(at.key).row_advanced(at.first);
+            }
+        }
+        if let Some(key) = lane {
+            self.lanes.open(key).taken -= 1;
+        }
+        if let Decision::Held { due_ms, .. } = decision {
+            let accepted_ms = message.accepted_ms;
+            self.enter_retry(offset, Retry { due_ms, accepted_ms, lane, phase: RetryPhase::Due });
+            if let Some(key) = lane {
+                self.spill(key, settlement);
+            }
+        }
+        if let Some(key) = lane {
+            self.wake_lane(key);
+        }
+    }
+
+    /// Dead letters are offered again, with fresh attempts and their evidence, ahead of what waits of their key.
+    pub(super) fn redriven(
+        &mut self,
+        letters: Vec<(SharedMessage, Arc<DeadRow>)>,
+        now_ms: Millis,
+        settlement: &mut Settlement,
+    ) {
+        for (message, dead) in letters {
+            let offset = message.offset;
+            if self.retries.contains_key(&offset) {
+                continue;
+            }
+            let lane = self.lane_of(&message);
+            let history =
+                History { charged: 0, unavailable: 0, redrives: dead.history.redrives + 1, ..dead.history.clone() };
+            let row = RetryRow { due_ms: now_ms, accepted_ms: message.accepted_ms, key: lane, history };
+            settlement.dead.push((offset, None));
+            settlement.retries.push((offset, Some(Arc::new(row))));
+            settlement.counts.dead -= 1;
+            settlement.counts.rows += 1;
+            settlement.counts.redriven += 1;
+            let accepted_ms = message.accepted_ms;
+            self.enter_retry(offset, Retry { due_ms: now_ms, accepted_ms, lane, phase: RetryPhase::Due });
+        }
+    }
+
+    pub(super) fn dropped(offsets: &[Offset], settlement: &mut Settlement) {
+        for &offset in offsets {
+            settlement.dead.push((offset, None));
+            settlement.counts.dead -= 1;
+            settlement.counts.skipped += 1;
+        }
+    }
+
+    /// The manifest changed. What waits in memory and is no longer taken becomes skipped. Rows are looked
+    /// at when their turn comes, and what runs is settled as it ends; should the process end before, the
+    /// next one finds those messages counted and not there, and skips them.
+    pub(super) fn configured(
+        &mut self,
+        policy: Policy,
+        selection: Selection,
+        skipped_unread: u64,
+        end: Offset,
+        settlement: &mut Settlement,
+    ) {
+        self.policy = policy;
+        self.selection = selection;
+        self.known_end = self.known_end.max(end);
+        self.unread = self.unread.saturating_sub(skipped_unread);
+        let skipped = i64::try_from(skipped_unread).expect("fewer messages than 2^63");
+        settlement.counts.passed += skipped;
+        settlement.counts.skipped += skipped;
+
+        let ready = std::mem::take(&mut self.ready);
+        for entry in ready {
+            match entry {
+                Ready::Loose(item) if self.is_skipped_now(&item) => self.skip(item, settlement),
+                entry => self.ready.push_back(entry),
+            }
+        }
+        for key in self.lanes.keys() {
+            let queue = std::mem::take(&mut self.lanes.get(key).queue);
+            for item in queue {
+                if self.is_skipped_now(&item) {
+                    self.skip(item, settlement);
+                } else {
+                    self.lanes.get(key).queue.push_back(item);
+                }
+            }
+            self.wake_lane(key);
+        }
+    }
+
+    fn is_skipped_now(&self, item: &Item) -> bool {
+        matches!(item.origin, Origin::Window { .. }) && !self.takes(&item.message)
+    }
+
+    fn skip(&mut self, item: Item, settlement: &mut Settlement) {
+        let Origin::Window { covers_from } = item.origin else { unreachable!("rows are skipped when they are read") };
+        let offset = item.message.offset;
+        self.window.settle(offset);
+        pass(settlement, covers_from, offset + 1);
+        settlement.counts.passed += 1;
+        settlement.counts.skipped += 1;
+    }
+}
+
+/// The message's history with this call in it.
+fn history_with(call: &Finished, charged: bool) -> History {
+    let mut history = call.item.history().cloned().unwrap_or_default();
+    let kind = call.outcome.kind();
+    let mut text = call.outcome.text();
+    if text.len() > EVIDENCE_TEXT_BYTES_MAX {
+        let cut = (0..=EVIDENCE_TEXT_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(cut);
+        text.push('\u{2026}');
+    }
+    history.record(Attempt {
+        at_ms: call.began_ms,
+        duration_us: u64::try_from(call.duration.as_micros()).unwrap_or(u64::MAX),
+        outcome: kind,
+        text,
+        digest: call.digest,
+        charged,
+    });
+    if charged {
+        history.charged += 1;
+    }
+    history.unavailable = if kind == OutcomeKind::Unavailable { history.unavailable + 1 } else { 0 };
+    history
+}
+
+/// Reasons that a guest's outcome does not give.
+pub(super) fn forced_reason(hops_max: u8, publishes: &[crate::message::Event]) -> Option<DeadReason> {
+    publishes.iter().any(|event| event.hops > hops_max).then_some(DeadReason::TooManyHops)
+}
