@@ -22,6 +22,7 @@ pub mod reader;
 pub mod router;
 pub mod runner;
 mod settling;
+mod state_reads;
 pub mod subscription;
 mod window;
 pub mod workers;

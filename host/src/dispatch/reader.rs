@@ -1,1 +1,138 @@
+//! Reads the log for dispatchers, on a thread of its own, so that no worker waits for the disk.
 
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::log::{HeldAt, Log, ReadBounds, ReadError, RetryRow, Selection};
+use crate::message::{Offset, SharedMessage};
+
+use super::Event;
+use super::subscription::Subscription;
+
+/// Messages of a held row that are read at a time.
+const ROW_MESSAGES_MAX: usize = 64;
+/// How long to wait before what could not be read is read again.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// What a dispatcher wants to know.
+pub enum Request {
+    Fetch {
+        subscription: Arc<Subscription>,
+        selection: Selection,
+        from: Offset,
+        messages_max: usize,
+        bytes_max: usize,
+    },
+    Retries { subscription: Arc<Subscription>, offsets: Vec<Offset> },
+    Row { subscription: Arc<Subscription>, at: HeldAt },
+}
+
+/// Where to ask. The channel has no bound of its own: a dispatcher has one fetch, one load of retries
+/// and one row per lane under way at most.
+#[derive(Clone)]
+pub struct Reader {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Reader {
+    /// Starts the thread; it ends when the last `Reader` is gone.
+    pub fn start(log: Arc<dyn Log>) -> std::io::Result<(Self, JoinHandle<()>)> {
+        let (requests, asked) = mpsc::channel::<Request>();
+        let thread = std::thread::Builder::new().name("reader".into()).spawn(move || {
+            let mut later: Vec<(Instant, Request)> = Vec::new();
+            loop {
+                let now = Instant::now();
+                let next = later.iter().map(|(at, _)| at.saturating_duration_since(now)).min();
+                let request = match next {
+                    None => match asked.recv() {
+                        Ok(request) => Some(request),
+                        Err(mpsc::RecvError) => return,
+                    },
+                    Some(wait) => match asked.recv_timeout(wait) {
+                        Ok(request) => Some(request),
+                        Err(mpsc::RecvTimeoutError::Timeout) => {
+                            let due = later.iter().position(|(at, _)| *at <= Instant::now());
+                            due.map(|index| later.swap_remove(index).1)
+                        }
+                        Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                    },
+                };
+                if let Some(request) = request
+                    && let Some(failed) = answer(&*log, request)
+                {
+                    later.push((Instant::now() + AGAIN_AFTER, failed));
+                }
+            }
+        })?;
+        Ok((Self { requests }, thread))
+    }
+
+    pub fn ask(&self, request: Request) {
+        // The thread is gone only where the bus stops; then nothing waits for an answer.
+        let _ = self.requests.send(request);
+    }
+}
+
+/// Answers a request, or gives it back where the log could not be read.
+fn answer(log: &dyn Log, request: Request) -> Option<Request> {
+    let (subscription, failure) = match &request {
+        Request::Fetch { subscription, selection, from, messages_max, bytes_max } => {
+            let bounds = ReadBounds { messages_max: *messages_max, bytes_max: *bytes_max };
+            match log.read(selection, *from, bounds) {
+                Ok(batch) => return tell(subscription, Event::Fetched(batch)),
+                Err(error) => (subscription, error),
+            }
+        }
+        Request::Retries { subscription, offsets } => match retries(log, subscription, offsets) {
+            Ok(loaded) => return tell(subscription, Event::RetriesLoaded(loaded)),
+            Err(error) => (subscription, error),
+        },
+        Request::Row { subscription, at } => match row(log, *at) {
+            Ok(Some(event)) => return tell(subscription, event),
+            Ok(None) => (subscription, damaged_row(*at)),
+            Err(error) => (subscription, error),
+        },
+    };
+    if subscription.is_halted() {
+        return None;
+    }
+    tracing::error!(subscription = %subscription.name, error = %failure, "messages could not be read");
+    subscription.set_problem(Some(failure.to_string()));
+    Some(request)
+}
+
+fn tell(subscription: &Arc<Subscription>, event: Event<'_>) -> Option<Request> {
+    subscription.set_problem(None);
+    subscription.tell(event);
+    None
+}
+
+fn retries(
+    log: &dyn Log,
+    subscription: &Subscription,
+    offsets: &[Offset],
+) -> Result<Vec<(SharedMessage, Arc<RetryRow>)>, ReadError> {
+    let messages = log.read_offsets(offsets)?;
+    messages
+        .into_iter()
+        .map(|message| match log.retry(subscription.id, message.offset)? {
+            Some(row) => Ok((message, row)),
+            None => Err(ReadError::Damaged {
+                table: "retries",
+                what: format!("the row of subscription {} at offset {} is missing", subscription.name, message.offset),
+            }),
+        })
+        .collect()
+}
+
+fn row(log: &dyn Log, at: HeldAt) -> Result<Option<Event<'static>>, ReadError> {
+    let Some(row) = log.held(at)? else { return Ok(None) };
+    let waiting = row.offsets.iter().skip(row.front as usize).take(ROW_MESSAGES_MAX).copied();
+    let messages = log.read_offsets(&waiting.collect::<Vec<_>>())?;
+    Ok(Some(Event::RowLoaded { at, row, messages }))
+}
+
+fn damaged_row(at: HeldAt) -> ReadError {
+    ReadError::Damaged { table: "held", what: format!("the row at offset {} is missing", at.first) }
+}

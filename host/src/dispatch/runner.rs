@@ -1,1 +1,259 @@
+//! A runner: takes runs of messages, calls the sandbox for each, and settles what comes of it.
+//!
+//! Plain acknowledgements are settled together, at the end of a run. What stages something, reads state
+//! or fails is settled at once. The moment a call has to wait, everything before it is settled and
+//! everything after it is given back, so that a slow call holds up nothing but itself.
 
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use crate::limits::{HOPS_MAX, RERUNS_MAX, RUN_MESSAGES_MAX, RUN_TARGET};
+use crate::log::{CommitError, StateRead, StateWrite, Txn};
+use crate::outcome::Outcome;
+use crate::policy::{Isolation, Policy};
+use crate::sandbox::{CallError, Called, Effects, Instance, Offer, Program};
+
+use super::settling::forced_reason;
+use super::state_reads::StateReads;
+use super::subscription::Subscription;
+use super::{Event, Finished, Item};
+
+/// How long to wait where the sandbox could not make a call at all.
+const SANDBOX_RETRY: Duration = Duration::from_secs(1);
+
+/// Runs until there is nothing left to do.
+pub(super) async fn run(subscription: Arc<Subscription>) {
+    let mut runner = Runner {
+        subscription,
+        instance: None,
+        state: None,
+        call: Duration::from_micros(20),
+        done: Vec::with_capacity(RUN_MESSAGES_MAX),
+        flushed: Instant::now(),
+    };
+    while let Some((items, policy)) = runner.subscription.take_run(runner.call, &mut runner.instance) {
+        runner.run_items(items.into(), &policy).await;
+    }
+}
+
+struct Runner {
+    subscription: Arc<Subscription>,
+    instance: Option<Instance>,
+    /// Kept from call to call, for most calls read no state.
+    state: Option<Box<StateReads>>,
+    /// What a call takes, as a moving average: it decides how many are taken at a time.
+    call: Duration,
+    /// Plain acknowledgements that are not settled yet.
+    done: Vec<Finished>,
+    flushed: Instant,
+}
+
+impl Runner {
+    async fn run_items(&mut self, mut items: VecDeque<Item>, policy: &Policy) {
+        self.flushed = Instant::now();
+        let began = self.flushed;
+        let count = u32::try_from(items.len()).unwrap_or(u32::MAX);
+        while let Some(item) = items.pop_front() {
+            let program = self.subscription.program.load_full();
+            let Some(program) = program.filter(|_| !self.subscription.is_halted()) else {
+                items.push_front(item);
+                break;
+            };
+            self.run_item(item, &program, policy, &mut items).await;
+            if self.done.len() >= RUN_MESSAGES_MAX || self.flushed.elapsed() > RUN_TARGET {
+                self.flush(Vec::new());
+            }
+        }
+        self.flush(items.into());
+        self.call = (self.call * 3 + began.elapsed() / count.max(1)) / 4;
+    }
+
+    async fn run_item(&mut self, item: Item, program: &Arc<Program>, policy: &Policy, rest: &mut VecDeque<Item>) {
+        let began_ms = self.subscription.now_ms();
+        let offer = self.offer(&item, policy, began_ms);
+        let mut called = self.call(&item, program, policy, &offer, rest).await;
+        if let Ok(first) = &called
+            && !first.fresh
+            && matches!(first.outcome, Outcome::Trapped { .. } | Outcome::Exited { .. } | Outcome::OutOfMemory { .. })
+        {
+            // An earlier message may have left the instance broken. Only what a fresh one does counts.
+            self.instance = None;
+            called = self.call(&item, program, policy, &offer, rest).await;
+        }
+        let digest = program.digest();
+        let mut finished =
+            Finished { item, outcome: Outcome::Acked, began_ms, duration: Duration::ZERO, digest, forced: None, decision: None };
+        match called {
+            Ok(Called { outcome, effects, state, duration, .. }) => {
+                finished.outcome = outcome;
+                finished.duration = duration;
+                let mut state = state.into_any().downcast::<StateReads>().expect("a call gives back the source it got");
+                let reads = state.take_reads();
+                let plain = reads.is_empty() && effects.publishes.is_empty() && effects.writes.is_empty();
+                if plain && finished.outcome == Outcome::Acked {
+                    self.done.push(finished);
+                } else {
+                    finished.forced = forced_reason(HOPS_MAX, &effects.publishes);
+                    self.settle(finished, effects, reads, rest);
+                }
+                state.unpin();
+                self.state = Some(state);
+            }
+            Err(error) => {
+                self.instance = None;
+                let name = &self.subscription.name;
+                match &error {
+                    CallError::NoInstance { .. } => tracing::warn!(subscription = %name, %error, "a call has to wait"),
+                    _ => tracing::error!(subscription = %name, %error, "a call could not be made"),
+                }
+                finished.outcome = Outcome::Unavailable { reason: error.to_string(), after: Some(SANDBOX_RETRY) };
+                self.settle(finished, Effects::default(), Vec::new(), rest);
+            }
+        }
+        if policy.isolation == Isolation::Fresh {
+            self.instance = None;
+        }
+    }
+
+    /// One call. If it has to wait, all else of the run is settled or given back first.
+    async fn call(
+        &mut self,
+        item: &Item,
+        program: &Arc<Program>,
+        policy: &Policy,
+        offer: &Offer,
+        rest: &mut VecDeque<Item>,
+    ) -> Result<Called, CallError> {
+        let shared = &self.subscription.shared;
+        let state = self.state.take().unwrap_or_else(|| StateReads::new(shared.log.clone(), program.consumer.clone()));
+        let mut instance = self.instance.take();
+        if policy.isolation == Isolation::Fresh {
+            instance = None;
+        }
+        let message_data_max = shared.message_data_max;
+        let answer = {
+            let mut call = pin!(program.call(&mut instance, &item.message, offer, state, message_data_max));
+            let first = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
+            match first {
+                Poll::Ready(answer) => answer,
+                Poll::Pending => {
+                    self.flush(rest.drain(..).collect());
+                    let _awaiting = Awaiting::begin(&self.subscription);
+                    call.await
+                }
+            }
+        };
+        self.instance = instance;
+        answer
+    }
+
+    fn offer(&self, item: &Item, policy: &Policy, now_ms: u64) -> Offer {
+        let history = item.history();
+        let subscription = &self.subscription;
+        let offset = item.message.offset;
+        let first_attempt_ms = history.map_or(0, |history| history.first_attempt_ms);
+        Offer {
+            subscription: subscription.name.clone(),
+            attempt: history.map_or(0, |history| history.charged).saturating_add(1),
+            max_attempts: policy.retry.max_attempts,
+            redrives: history.map_or(0, |history| history.redrives),
+            first_attempt_ms: if first_attempt_ms == 0 { now_ms } else { first_attempt_ms },
+            idempotency_key: idempotency_key(&subscription.shared.log.bus_id(offset), &subscription.name, offset),
+            timeout: policy.timeout,
+            now_ms,
+        }
+    }
+
+    /// Settles the plain acknowledgements, and gives back what did not run.
+    fn flush(&mut self, returned: Vec<Item>) {
+        self.flushed = Instant::now();
+        if self.done.is_empty() && returned.is_empty() {
+            return;
+        }
+        let mut done = std::mem::take(&mut self.done);
+        self.subscription.with(|session| {
+            if !returned.is_empty() {
+                session.step(Event::Returned(returned));
+            }
+            if !done.is_empty() {
+                let now_ms = self.subscription.now_ms();
+                let settlement = session.dispatcher().record(&mut done, now_ms);
+                let txn = Txn { now_ms, settlements: vec![settlement], ..Txn::default() };
+                if session.commit(txn).is_ok() {
+                    session.step(Event::Settled(std::mem::take(&mut done)));
+                }
+            }
+        });
+        done.clear();
+        self.done = done;
+    }
+
+    /// Settles one call with all that it staged and read, as one transaction.
+    fn settle(&mut self, mut finished: Finished, effects: Effects, reads: Vec<StateRead>, rest: &mut VecDeque<Item>) {
+        if finished.item.reruns >= RERUNS_MAX && finished.outcome == Outcome::Acked && !reads.is_empty() {
+            tracing::debug!(subscription = %self.subscription.name, "a message was run again {RERUNS_MAX} times");
+        }
+        let acked = finished.outcome == Outcome::Acked && finished.forced.is_none();
+        // What failed holds back its key, so the rest of that key did not run.
+        let lane = finished.item.lane;
+        let mut returned = Vec::new();
+        let mut keep = VecDeque::new();
+        if lane.is_some() && (!acked || !reads.is_empty()) {
+            for item in rest.drain(..) {
+                if item.lane == lane { returned.push(item) } else { keep.push_back(item) }
+            }
+            *rest = keep;
+        }
+        self.flush(returned);
+        let now_ms = self.subscription.now_ms();
+        let mut txn = Txn { now_ms, reads, ..Txn::default() };
+        if acked {
+            let consumer = self.subscription.consumer();
+            txn.appends = effects.publishes;
+            txn.writes = (effects.writes.into_iter())
+                .map(|(key, value)| StateWrite { consumer: consumer.clone(), key, value })
+                .collect();
+        }
+        self.subscription.with(|session| {
+            let mut finished = [finished];
+            txn.settlements = vec![session.dispatcher().record(&mut finished, now_ms)];
+            let [finished] = finished;
+            match session.commit(txn) {
+                Ok(()) => session.step(Event::Settled(vec![finished])),
+                Err(CommitError::Conflict { .. }) => session.step(Event::Conflicted(finished.item)),
+                // The log stopped or the subscription is gone: nothing more follows from this call.
+                Err(_) => {}
+            }
+        });
+    }
+}
+
+/// Counts a call as awaiting for as long as it lives, also where the call is abandoned.
+struct Awaiting<'a>(&'a Arc<Subscription>);
+
+impl<'a> Awaiting<'a> {
+    fn begin(subscription: &'a Arc<Subscription>) -> Self {
+        subscription.awaits(true);
+        Self(subscription)
+    }
+}
+
+impl Drop for Awaiting<'_> {
+    fn drop(&mut self) {
+        self.0.awaits(false);
+    }
+}
+
+/// The same for every attempt of a message by a subscription, and for nothing else: 32 hexadecimal digits.
+fn idempotency_key(bus: &uuid::Uuid, subscription: &str, offset: u64) -> String {
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    hash.update(bus.as_bytes());
+    hash.update(subscription.as_bytes());
+    hash.update(&offset.to_le_bytes());
+    let digits = b"0123456789abcdef";
+    hash.digest128().to_be_bytes().iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(digits[usize::from(digit)])).collect()
+}

@@ -1,1 +1,415 @@
+//! The edge around one dispatcher: carries out its actions, and grows and shrinks its runners.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use async_task::Task;
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::limits::{INSTANCE_IDLE_MAX, RUN_MESSAGES_MAX, RUN_TARGET};
+use crate::log::{Change, CommitError, Log, Selection, Settlement, SubscriptionId, Txn};
+use crate::message::{Millis, Offset, SharedMessage};
+use crate::policy::Policy;
+use crate::sandbox::{Instance, Program};
+
+use super::reader::{Reader, Request};
+use super::workers::Queue;
+use super::{Action, Dispatcher, Event, Explanation, Item, runner};
+
+/// What all subscriptions of a bus share.
+pub struct Surroundings {
+    pub log: Arc<dyn Log>,
+    pub clock: Arc<dyn Clock>,
+    pub reader: Reader,
+    pub workers: usize,
+    /// Limit of one staged message's data, in bytes.
+    pub message_data_max: usize,
+}
+
+/// A subscription that runs.
+pub struct Subscription {
+    pub name: Arc<str>,
+    pub id: SubscriptionId,
+    pub(super) shared: Arc<Surroundings>,
+    /// What its calls run; none while it is orphaned. Swapped between two messages.
+    pub(super) program: ArcSwapOption<Program>,
+    queue: Queue,
+    /// One lock for the dispatcher and its runners: a runner that finds nothing to do retires under the
+    /// same lock under which new work is announced, so no work is left without a runner. It is held
+    /// while the log sequences what the dispatcher decided, so that the log's order is the decisions' order.
+    inner: Mutex<Inner>,
+    timer: Notify,
+    /// Set when no further call may begin: the bus drains, or the subscription is removed.
+    halted: AtomicBool,
+}
+
+struct Inner {
+    dispatcher: Dispatcher,
+    /// Runners that live, and those of them whose call awaits something.
+    runners: u32,
+    awaiting: u32,
+    tasks: Vec<Task<()>>,
+    idle: Vec<(Instance, Instant)>,
+    /// When the timer will look again.
+    armed_ms: Option<Millis>,
+    /// Why the log could not be read for it, if so.
+    problem: Option<String>,
+    warned: bool,
+}
+
+impl Subscription {
+    pub fn new(name: &str, dispatcher: Dispatcher, shared: Arc<Surroundings>, queue: Queue) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.into(),
+            id: dispatcher.id(),
+            shared,
+            program: ArcSwapOption::empty(),
+            queue,
+            inner: Mutex::new(Inner {
+                dispatcher,
+                runners: 0,
+                awaiting: 0,
+                tasks: Vec::new(),
+                idle: Vec::new(),
+                armed_ms: None,
+                problem: None,
+                warned: false,
+            }),
+            timer: Notify::new(),
+            halted: AtomicBool::new(false),
+        })
+    }
+
+    /// Tells the dispatcher what happened, and carries out what it wants.
+    pub fn tell(self: &Arc<Self>, event: Event<'_>) {
+        let mut inner = self.lock();
+        self.tell_locked(&mut inner, event);
+    }
+
+    /// Several things that happened, as one: runs before the next look of any other thread.
+    pub(super) fn with(self: &Arc<Self>, events: impl FnOnce(&mut Session<'_>)) {
+        let mut inner = self.lock();
+        events(&mut Session { subscription: self, inner: &mut inner });
+        self.follow_up(&mut inner);
+    }
+
+    /// Makes a version run, or none. Calls in flight end on the one they began with.
+    pub fn run_program(self: &Arc<Self>, program: Option<Arc<Program>>) {
+        let active = program.is_some();
+        self.program.store(program);
+        let mut inner = self.lock();
+        // Instances of the old version are of no use any more.
+        let idle = std::mem::take(&mut inner.idle);
+        inner.dispatcher.set_active(active);
+        self.tell_locked(&mut inner, Event::Tick);
+        drop(inner);
+        drop(idle);
+    }
+
+    /// Takes a new policy and selection, recorded as one transaction with what they skip.
+    pub fn configure(
+        self: &Arc<Self>,
+        policy: Policy,
+        change: impl FnOnce(&Dispatcher) -> Result<Option<Reselection>, crate::log::ReadError>,
+    ) -> Result<(), ConfigureError> {
+        let mut inner = self.lock();
+        let reselection = change(&inner.dispatcher)?;
+        let now_ms = self.now_ms();
+        let mut txn = Txn { now_ms, ..Txn::default() };
+        let (selection, skipped_unread, end) = match reselection {
+            Some(new) => {
+                txn.changes.push(new.change);
+                (new.selection, new.skipped_unread, new.end)
+            }
+            None => (inner.dispatcher.selection().clone(), 0, 0),
+        };
+        let mut actions = Vec::new();
+        inner.dispatcher.step(Event::Configured { policy, selection, skipped_unread, end }, now_ms, &mut actions);
+        actions.retain_mut(|action| match action {
+            Action::Commit(settlement) => {
+                let taken = std::mem::replace(settlement, Settlement::new(self.id, 0));
+                txn.settlements.push(taken);
+                false
+            }
+            _ => true,
+        });
+        if !(txn.changes.is_empty() && txn.settlements.is_empty()) {
+            self.shared.log.commit(txn, None)?;
+        }
+        self.perform(&mut inner, actions);
+        self.follow_up(&mut inner);
+        Ok(())
+    }
+
+    /// Lets no further call begin.
+    pub fn halt(&self) {
+        self.halted.store(true, Ordering::Release);
+        self.timer.notify_one();
+    }
+
+    pub fn is_halted(&self) -> bool {
+        self.halted.load(Ordering::Acquire)
+    }
+
+    /// Calls that run now.
+    pub fn runners(&self) -> u32 {
+        self.lock().runners
+    }
+
+    /// Drops every call that runs, without settling it.
+    pub fn abandon(&self) {
+        self.halt();
+        let (tasks, idle) = {
+            let mut inner = self.lock();
+            (std::mem::take(&mut inner.tasks), std::mem::take(&mut inner.idle))
+        };
+        drop(tasks);
+        drop(idle);
+    }
+
+    /// What it does, and why each pending message waits.
+    pub fn explain(&self) -> Situation {
+        let inner = self.lock();
+        let explanation = inner.dispatcher.explain();
+        Situation {
+            unread: inner.dispatcher.unread(),
+            cursor: inner.dispatcher.reading_from().0,
+            selection: inner.dispatcher.selection().clone(),
+            policy: inner.dispatcher.policy().clone(),
+            epoch: inner.dispatcher.epoch(),
+            instances: inner.runners + u32::try_from(inner.idle.len()).unwrap_or(u32::MAX),
+            problem: inner.problem.clone(),
+            explanation,
+        }
+    }
+
+    pub fn takes(&self, topic: &str) -> Option<Offset> {
+        self.lock().dispatcher.selection().from_offset(topic)
+    }
+
+    /// Whether the lag warning is due now; it is given once per episode.
+    pub fn warns(&self, oldest_seconds: f64) -> bool {
+        let mut inner = self.lock();
+        let late = oldest_seconds > inner.dispatcher.policy().lag_warn.as_secs_f64();
+        late && !std::mem::replace(&mut inner.warned, late)
+    }
+
+    /// Drops instances that had nothing to do for a while.
+    pub fn drop_idle(&self) {
+        let mut inner = self.lock();
+        let now = Instant::now();
+        let keep = |idle: &(Instance, Instant)| now.duration_since(idle.1) < INSTANCE_IDLE_MAX;
+        let (kept, dropped) = std::mem::take(&mut inner.idle).into_iter().partition(keep);
+        inner.idle = kept;
+        drop(inner);
+        let dropped: Vec<(Instance, Instant)> = dropped;
+        drop(dropped);
+    }
+
+    /// Wakes the dispatcher whenever one of its messages becomes due. Ends with the subscription.
+    pub async fn keep_time(subscription: Weak<Self>) {
+        loop {
+            let Some(this) = subscription.upgrade() else { return };
+            if this.is_halted() {
+                return;
+            }
+            let armed_ms = this.lock().armed_ms;
+            let delay = armed_ms.map(|due_ms| Duration::from_millis(due_ms.saturating_sub(this.now_ms())));
+            match delay {
+                None => this.timer.notified().await,
+                Some(delay) if delay.is_zero() => this.tell(Event::Tick),
+                Some(delay) => {
+                    tokio::select! {
+                        () = this.timer.notified() => {}
+                        () = tokio::time::sleep(delay) => this.tell(Event::Tick),
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn now_ms(&self) -> Millis {
+        self.shared.clock.now_ms()
+    }
+
+    /// What a runner does next, or `None` where it has retired. `call` is what its calls take on average.
+    pub(super) fn take_run(self: &Arc<Self>, call: Duration, instance: &mut Option<Instance>) -> Option<(Vec<Item>, Policy)> {
+        let mut inner = self.lock();
+        let fitting = RUN_TARGET.as_nanos() / call.as_nanos().max(1);
+        let slots = (inner.dispatcher.policy().concurrency as usize).min(self.shared.workers).max(1);
+        let share = inner.dispatcher.ready().div_ceil(slots);
+        // Several messages of one lane are one thing that is ready, so a small share may still be a long run.
+        let max = if share > 1 { share.min(RUN_MESSAGES_MAX) } else { RUN_MESSAGES_MAX };
+        let max = max.min(usize::try_from(fitting).unwrap_or(usize::MAX)).max(1);
+        let items = if self.is_halted() { Vec::new() } else { inner.dispatcher.take(max) };
+        if items.is_empty() {
+            inner.runners -= 1;
+            if let Some(instance) = instance.take() {
+                inner.idle.push((instance, Instant::now()));
+            }
+            return None;
+        }
+        if instance.is_none() {
+            *instance = inner.idle.pop().map(|(instance, _)| instance);
+        }
+        let policy = inner.dispatcher.policy().clone();
+        self.grow(&mut inner);
+        Some((items, policy))
+    }
+
+    /// A runner's call awaits: another runner may use the worker.
+    pub(super) fn awaits(self: &Arc<Self>, begins: bool) {
+        let mut inner = self.lock();
+        if begins {
+            inner.awaiting += 1;
+            self.grow(&mut inner);
+        } else {
+            inner.awaiting -= 1;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell_locked(self: &Arc<Self>, inner: &mut Inner, event: Event<'_>) {
+        let mut actions = Vec::new();
+        inner.dispatcher.step(event, self.now_ms(), &mut actions);
+        self.perform(inner, actions);
+        self.follow_up(inner);
+    }
+
+    fn perform(self: &Arc<Self>, inner: &mut Inner, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Commit(settlement) => {
+                    let txn = Txn { now_ms: self.now_ms(), settlements: vec![settlement], ..Txn::default() };
+                    if let Err(error) = self.shared.log.commit(txn, None) {
+                        self.refused(&error);
+                    }
+                }
+                Action::Fetch { from, messages_max, bytes_max } => {
+                    let selection = inner.dispatcher.selection().clone();
+                    self.shared.reader.ask(Request::Fetch {
+                        subscription: self.clone(),
+                        selection,
+                        from,
+                        messages_max,
+                        bytes_max,
+                    });
+                }
+                Action::LoadRetries(offsets) => {
+                    self.shared.reader.ask(Request::Retries { subscription: self.clone(), offsets });
+                }
+                Action::LoadRow(at) => self.shared.reader.ask(Request::Row { subscription: self.clone(), at }),
+            }
+        }
+    }
+
+    /// After any change: more runners where there is work for them, and the timer set anew.
+    fn follow_up(self: &Arc<Self>, inner: &mut Inner) {
+        let due_ms = inner.dispatcher.next_due_ms();
+        if due_ms != inner.armed_ms {
+            inner.armed_ms = due_ms;
+            self.timer.notify_one();
+        }
+        self.grow(inner);
+    }
+
+    fn grow(self: &Arc<Self>, inner: &mut Inner) {
+        if self.is_halted() {
+            return;
+        }
+        let concurrency = inner.dispatcher.policy().concurrency;
+        let mut ready = inner.dispatcher.ready();
+        while ready > 0
+            && inner.runners < concurrency
+            && ((inner.runners - inner.awaiting) as usize) < self.shared.workers
+        {
+            inner.runners += 1;
+            ready -= 1;
+            inner.tasks.retain(|task| !task.is_finished());
+            let task = self.queue.spawn(runner::run(self.clone()));
+            inner.tasks.push(task);
+        }
+    }
+
+    /// The log refused what the dispatcher decided: it will refuse everything else as well.
+    fn refused(&self, error: &CommitError) {
+        if !self.is_halted() {
+            tracing::debug!(subscription = %self.name, %error, "no longer delivered");
+        }
+        self.halt();
+    }
+
+    pub(super) fn set_problem(&self, problem: Option<String>) {
+        self.lock().problem = problem;
+    }
+}
+
+/// The dispatcher under its lock, for a runner that settles.
+pub(super) struct Session<'a> {
+    subscription: &'a Arc<Subscription>,
+    inner: &'a mut Inner,
+}
+
+impl Session<'_> {
+    pub(super) fn step(&mut self, event: Event<'_>) {
+        let mut actions = Vec::new();
+        self.inner.dispatcher.step(event, self.subscription.now_ms(), &mut actions);
+        self.subscription.perform(self.inner, actions);
+    }
+
+    pub(super) fn dispatcher(&mut self) -> &mut Dispatcher {
+        &mut self.inner.dispatcher
+    }
+
+    /// Sequences a transaction. A refusal other than a conflict ends the subscription's deliveries.
+    pub(super) fn commit(&mut self, txn: Txn) -> Result<(), CommitError> {
+        match self.subscription.shared.log.commit(txn, None) {
+            Ok(_) => Ok(()),
+            Err(error @ CommitError::Conflict { .. }) => Err(error),
+            Err(error) => {
+                self.subscription.refused(&error);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A subscription's state of the moment.
+pub struct Situation {
+    pub explanation: Explanation,
+    pub unread: u64,
+    pub cursor: Offset,
+    pub selection: Selection,
+    pub policy: Policy,
+    pub epoch: u64,
+    pub instances: u32,
+    pub problem: Option<String>,
+}
+
+/// A change of what a subscription takes.
+pub struct Reselection {
+    pub change: Change,
+    pub selection: Selection,
+    /// Messages that were not read yet and are no longer taken.
+    pub skipped_unread: u64,
+    /// The log's end that the counts stand on.
+    pub end: Offset,
+}
+
+/// Why a subscription could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigureError {
+    #[error(transparent)]
+    Read(#[from] crate::log::ReadError),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// Messages for one subscription that were synced together.
+pub type Share = (Arc<Subscription>, Vec<SharedMessage>);

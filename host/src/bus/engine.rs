@@ -1,0 +1,275 @@
+//! One life of the log with everything that is rebuilt from it: dispatchers, runners, routes. A log that
+//! fails takes all of it along; what follows is a new engine, loaded as after a crash.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
+
+use super::PublishError;
+use crate::clock::Clock;
+use crate::dispatch::Dispatcher;
+use crate::dispatch::reader::Reader;
+use crate::dispatch::router::Router;
+use crate::dispatch::subscription::{Subscription, Surroundings};
+use crate::dispatch::workers::Workers;
+use crate::log::{
+    Change, CommitError, Listener, LoadedSubscription, Log, LogFailure, PluginRecord, ReadError, Sequenced,
+    SubscriptionId, TxnNumber, Txn,
+};
+use crate::message::{Millis, Offset, SharedMessage};
+use crate::policy::Policy;
+
+/// A subscription and what is known of it besides its messages.
+#[derive(Clone)]
+pub struct Enrolled {
+    pub subscription: Arc<Subscription>,
+    /// The consumer's file stem.
+    pub consumer: Arc<str>,
+    pub created_ms: Millis,
+    pub matched_base: i64,
+}
+
+pub struct Engine {
+    pub log: Arc<dyn Log>,
+    clock: Arc<dyn Clock>,
+    shared: Arc<Surroundings>,
+    runtime: Handle,
+    workers: Mutex<Workers>,
+    reader: Mutex<Option<JoinHandle<()>>>,
+    /// Taken by the writer's thread for every group that was synced, and where subscriptions change.
+    router: Mutex<Router>,
+    enrolled: RwLock<BTreeMap<String, Enrolled>>,
+    synced: watch::Sender<Offset>,
+    failure: watch::Sender<Option<LogFailure>>,
+    /// Operators' commands run one at a time, so that what one read is still so when it commits.
+    pub operator: tokio::sync::Mutex<()>,
+}
+
+/// How an engine runs.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions {
+    pub workers: usize,
+    pub message_data_max: usize,
+}
+
+/// Why an engine did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("a thread could not be started: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+impl Engine {
+    /// Rebuilds everything from the log and begins to write. Nothing runs until consumers are activated.
+    pub fn start(
+        log: Arc<dyn Log>,
+        clock: Arc<dyn Clock>,
+        runtime: &Handle,
+        options: EngineOptions,
+    ) -> Result<(Arc<Self>, Vec<(String, PluginRecord)>), EngineError> {
+        let loaded = log.load()?;
+        let (reader, reader_thread) = Reader::start(log.clone())?;
+        let workers = Workers::start(options.workers, runtime)?;
+        let shared = Arc::new(Surroundings {
+            log: log.clone(),
+            clock: clock.clone(),
+            reader,
+            workers: options.workers,
+            message_data_max: options.message_data_max,
+        });
+        let engine = Arc::new(Self {
+            synced: watch::Sender::new(log.end()),
+            log: log.clone(),
+            clock,
+            shared,
+            runtime: runtime.clone(),
+            workers: Mutex::new(workers),
+            reader: Mutex::new(Some(reader_thread)),
+            router: Mutex::new(Router::default()),
+            enrolled: RwLock::default(),
+            failure: watch::Sender::new(None),
+            operator: tokio::sync::Mutex::new(()),
+        });
+        {
+            let mut router = engine.router();
+            for one in &loaded.subscriptions {
+                engine.enrol(one)?;
+            }
+            engine.reroute(&mut router);
+        }
+        log.start(Arc::new(Ears(Arc::downgrade(&engine))));
+        Ok((engine, loaded.plugins))
+    }
+
+    pub fn now_ms(&self) -> Millis {
+        self.clock.now_ms()
+    }
+
+    /// Follows the log's synced end.
+    pub fn synced(&self) -> watch::Receiver<Offset> {
+        self.synced.subscribe()
+    }
+
+    /// Becomes `Some` when the log can go no further.
+    pub fn failure(&self) -> watch::Receiver<Option<LogFailure>> {
+        self.failure.subscribe()
+    }
+
+    /// What a publisher is told whose message was not synced.
+    pub fn publish_failure(&self) -> PublishError {
+        match &*self.failure.borrow() {
+            Some(LogFailure::Full { .. }) => PublishError::NoRoom { free_bytes: 0, min_bytes: 0 },
+            _ => PublishError::Stopping,
+        }
+    }
+
+    /// All subscriptions, by name.
+    pub fn enrolled(&self) -> Vec<Enrolled> {
+        self.enrolled.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    pub fn find(&self, name: &str) -> Option<Enrolled> {
+        self.enrolled.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    pub fn find_id(&self, id: SubscriptionId) -> Option<Enrolled> {
+        let enrolled = self.enrolled.read().unwrap_or_else(PoisonError::into_inner);
+        enrolled.values().find(|one| one.subscription.id == id).cloned()
+    }
+
+    /// Commits and waits until it is durable. Not for the threads of the runtime or of the workers.
+    pub fn commit_synced(&self, txn: Txn) -> Result<Sequenced, CommitError> {
+        let (waiter, durable) = oneshot::channel();
+        let sequenced = self.log.commit(txn, Some(waiter))?;
+        durable.blocking_recv().map_err(|_| CommitError::Stopped)?;
+        Ok(sequenced)
+    }
+
+    /// Takes up subscriptions that were just created.
+    pub fn enrol_created(&self, created: &[SubscriptionId]) -> Result<(), ReadError> {
+        let mut router = self.router();
+        for one in self.log.load()?.subscriptions.iter().filter(|one| created.contains(&one.id)) {
+            self.enrol(one)?;
+        }
+        self.reroute(&mut router);
+        Ok(())
+    }
+
+    /// Remembers that a subscription changed hands or filters.
+    pub fn update(&self, name: &str, change: impl FnOnce(&mut Enrolled)) {
+        let mut router = self.router();
+        {
+            let mut enrolled = self.enrolled.write().unwrap_or_else(PoisonError::into_inner);
+            if let Some(one) = enrolled.get_mut(name) {
+                change(one);
+            }
+        }
+        self.reroute(&mut router);
+    }
+
+    /// Forgets a subscription whose removal is sequenced.
+    pub fn dismiss(&self, name: &str) {
+        let mut router = self.router();
+        let gone = self.enrolled.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.reroute(&mut router);
+        drop(router);
+        if let Some(gone) = gone {
+            gone.subscription.abandon();
+        }
+    }
+
+    /// Counts the messages that a selection takes and that are not passed, at or after an offset.
+    pub fn matched(&self, selection: &crate::log::Selection, base: i64) -> Result<u64, ReadError> {
+        let counted = i64::try_from(self.log.count(selection, 0)?).unwrap_or(i64::MAX);
+        Ok(u64::try_from(base.saturating_add(counted)).unwrap_or(0))
+    }
+
+    /// Lets calls that run end, for at most `patience`; none begins any more. What does not end in time
+    /// is not settled, and is delivered again at the next start.
+    pub async fn drain(&self, patience: Duration) {
+        let all = self.enrolled();
+        for one in &all {
+            one.subscription.halt();
+        }
+        let deadline = tokio::time::Instant::now() + patience;
+        let mut ended = tokio::time::interval(Duration::from_millis(10));
+        while all.iter().any(|one| one.subscription.runners() > 0) && tokio::time::Instant::now() < deadline {
+            ended.tick().await;
+        }
+    }
+
+    /// Ends everything: calls that still run are dropped, what is sequenced is synced, threads are joined.
+    pub fn stop(&self) {
+        for one in self.enrolled() {
+            one.subscription.abandon();
+        }
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).stop();
+        self.log.close();
+        self.router().set(Vec::new());
+        self.enrolled.write().unwrap_or_else(PoisonError::into_inner).clear();
+        // The reader ends when the last of its askers is gone, which the caller's engine may still be.
+        drop(self.reader.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    fn router(&self) -> MutexGuard<'_, Router> {
+        self.router.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Called under the router's lock: no group is routed meanwhile, so what is counted here and what
+    /// is routed afterwards meet without a gap.
+    fn enrol(&self, loaded: &LoadedSubscription) -> Result<(), ReadError> {
+        let end = self.log.end();
+        let matched = self.matched(&loaded.record.selection, loaded.record.matched_base)?;
+        let unread = matched.saturating_sub(loaded.counts.passed);
+        let seed = fastrand::u64(..);
+        let dispatcher = Dispatcher::load(loaded, Policy::default(), unread, end, seed);
+        let queue = self.workers.lock().unwrap_or_else(PoisonError::into_inner).queue();
+        let subscription = Subscription::new(&loaded.name, dispatcher, loaded.counts, self.shared.clone(), queue);
+        self.runtime.spawn(Subscription::keep_time(Arc::downgrade(&subscription)));
+        let enrolled = Enrolled {
+            subscription,
+            consumer: loaded.record.consumer.as_str().into(),
+            created_ms: loaded.record.created_ms,
+            matched_base: loaded.record.matched_base,
+        };
+        self.enrolled.write().unwrap_or_else(PoisonError::into_inner).insert(loaded.name.clone(), enrolled);
+        Ok(())
+    }
+
+    fn reroute(&self, router: &mut Router) {
+        let enrolled = self.enrolled.read().unwrap_or_else(PoisonError::into_inner);
+        router.set(enrolled.values().map(|one| one.subscription.clone()).collect());
+    }
+}
+
+/// The engine's ears at the log. Weak, for the engine owns the log.
+struct Ears(Weak<Engine>);
+
+impl Listener for Ears {
+    fn synced(&self, _txn: TxnNumber, messages: &[SharedMessage]) {
+        let Some(engine) = self.0.upgrade() else { return };
+        if !messages.is_empty() {
+            engine.router().route(messages);
+        }
+        engine.synced.send_replace(engine.log.end());
+    }
+
+    fn failed(&self, failure: LogFailure) {
+        let Some(engine) = self.0.upgrade() else { return };
+        for one in engine.enrolled() {
+            one.subscription.halt();
+        }
+        engine.failure.send_replace(Some(failure));
+    }
+}
+
+/// Changes of one consumer's records.
+pub(super) fn set_plugin(stem: &str, record: Option<PluginRecord>) -> Change {
+    Change::SetPlugin { stem: stem.to_owned(), record }
+}

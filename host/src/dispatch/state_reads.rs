@@ -1,0 +1,66 @@
+//! A consumer's state, as its calls read it: what is sequenced, and what was read remembered.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::log::{Log, ReadPin, StateRange, StateRead};
+use crate::sandbox::{StateSource, StateUnreadable};
+
+pub(super) struct StateReads {
+    log: Arc<dyn Log>,
+    consumer: Arc<str>,
+    /// Taken before the first read, so that the log keeps what validating needs.
+    pin: Option<ReadPin>,
+    reads: Vec<StateRead>,
+}
+
+impl StateReads {
+    pub(super) fn new(log: Arc<dyn Log>, consumer: Arc<str>) -> Box<Self> {
+        Box::new(Self { log, consumer, pin: None, reads: Vec::new() })
+    }
+
+    /// What was read, for validation. The pin stays until [`StateReads::unpin`].
+    pub(super) fn take_reads(&mut self) -> Vec<StateRead> {
+        std::mem::take(&mut self.reads)
+    }
+
+    /// The call's transaction was sequenced or refused.
+    pub(super) fn unpin(&mut self) {
+        self.pin = None;
+    }
+
+    fn pinned(&mut self) {
+        if self.pin.is_none() {
+            self.pin = Some(self.log.pin());
+        }
+    }
+}
+
+impl StateSource for StateReads {
+    fn get(&mut self, key: &str) -> Result<Option<Bytes>, StateUnreadable> {
+        self.pinned();
+        let read = self.log.state_get(&self.consumer, key);
+        let (value, seen) = read.map_err(|error| StateUnreadable(error.to_string()))?;
+        let range = StateRange::Key(key.to_owned());
+        self.reads.push(StateRead { consumer: self.consumer.clone(), range, seen });
+        Ok(value)
+    }
+
+    fn scan(&mut self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, Bytes)>, StateUnreadable> {
+        self.pinned();
+        let read = self.log.state_scan(&self.consumer, prefix, after, limit);
+        let found = read.map_err(|error| StateUnreadable(error.to_string()))?;
+        // A scan that was cut short has seen nothing of what comes after its last entry.
+        let cut = found.entries.len() >= limit;
+        let through = found.entries.last().filter(|_| cut).map(|(key, _)| key.clone());
+        let range = StateRange::Scan { prefix: prefix.to_owned(), after: after.map(str::to_owned), through };
+        self.reads.push(StateRead { consumer: self.consumer.clone(), range, seen: found.seen });
+        Ok(found.entries)
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
+        self
+    }
+}

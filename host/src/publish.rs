@@ -1,0 +1,99 @@
+//! Publishing: from an event that ingress decoded to a message that is durable.
+
+use tokio::sync::oneshot;
+
+use crate::bus::engine::Engine;
+use crate::bus::{Accepted, PublishError};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, MESSAGE_ATTRIBUTES_BYTES_MAX};
+use crate::log::{CommitError, Log, Txn};
+use crate::message::Event;
+
+/// How often a publisher waits for a sync to make room before it is told that the bus is busy.
+const BUSY_SYNCS_MAX: u32 = 64;
+
+/// Refuses what is larger than the bus takes. Names were validated where the events were made.
+pub(crate) fn check(events: &[Event], data_bytes_max: usize) -> Result<(), PublishError> {
+    if events.len() > BATCH_MESSAGES_MAX {
+        return Err(PublishError::TooManyMessages { messages: events.len(), messages_max: BATCH_MESSAGES_MAX });
+    }
+    let mut total = 0;
+    for event in events {
+        let topic = || event.topic.to_string();
+        if event.data.len() > data_bytes_max {
+            return Err(PublishError::TooLarge { topic: topic(), bytes: event.data.len(), bytes_max: data_bytes_max });
+        }
+        let bytes = event.attribute_bytes();
+        if bytes > MESSAGE_ATTRIBUTES_BYTES_MAX {
+            return Err(PublishError::AttributesTooLarge {
+                topic: topic(),
+                bytes,
+                bytes_max: MESSAGE_ATTRIBUTES_BYTES_MAX,
+            });
+        }
+        total += event.bytes();
+    }
+    // A single message is bounded by its own limit, which an operator may have raised.
+    if events.len() > 1 && total > BATCH_BYTES_MAX {
+        return Err(PublishError::BatchTooLarge { bytes: total, bytes_max: BATCH_BYTES_MAX });
+    }
+    Ok(())
+}
+
+/// Stores events, all or none of them, and answers once they are synced.
+pub(crate) async fn publish(engine: &Engine, events: Vec<Event>) -> Result<Vec<Accepted>, PublishError> {
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut accepted: Vec<Accepted> = events
+        .iter()
+        .map(|event| Accepted {
+            topic: event.topic.to_string(),
+            sequence: 0,
+            offset: 0,
+            id: event.id.clone(),
+            source: event.source.clone(),
+        })
+        .collect();
+    let mut events = events;
+    let mut synced = engine.synced();
+    let mut waited = 0;
+    let durable = loop {
+        // A publisher waits while others' bytes are synced, in place of being turned away.
+        let unsynced = engine.log.unsynced_bytes();
+        if unsynced > crate::limits::UNSYNCED_BYTES_MAX {
+            waited += 1;
+            if waited > BUSY_SYNCS_MAX {
+                return Err(PublishError::Busy { unsynced_bytes: unsynced });
+            }
+            if synced.changed().await.is_err() {
+                return Err(PublishError::Stopping);
+            }
+            continue;
+        }
+        let (waiter, durable) = oneshot::channel();
+        let now_ms = engine.now_ms();
+        let txn = Txn { now_ms, outside: true, appends: std::mem::take(&mut events), ..Txn::default() };
+        let sequenced = engine.log.commit(txn, Some(waiter)).map_err(PublishError::from)?;
+        for (accepted, placed) in accepted.iter_mut().zip(sequenced.placed) {
+            accepted.offset = placed.offset;
+            accepted.sequence = placed.sequence;
+        }
+        break durable;
+    };
+    // A dropped waiter means that the log failed before the message was durable: it was not accepted.
+    durable.await.map_err(|_| engine.publish_failure())?;
+    Ok(accepted)
+}
+
+impl From<CommitError> for PublishError {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::NoRoom { free_bytes, min_bytes } => Self::NoRoom { free_bytes, min_bytes },
+            CommitError::Busy { unsynced_bytes } => Self::Busy { unsynced_bytes },
+            CommitError::Stopped => Self::Stopping,
+            CommitError::Conflict { .. } | CommitError::StaleEpoch { .. } | CommitError::NameTaken { .. } => {
+                unreachable!("a publish expects nothing: {error}")
+            }
+        }
+    }
+}
