@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A mail, ready for the gateway.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mail {
+pub(crate) struct Mail {
     /// The id of its order.
     pub order: String,
     /// The shop's address.
@@ -22,7 +22,7 @@ pub struct Mail {
 
 impl Mail {
     /// The confirmation of an order. It is a rejection where the amounts overflow: no such order is real.
-    pub fn confirmation(order: &Order, currency: Currency, from: String) -> Result<Self, Failure> {
+    pub(crate) fn confirmation(order: &Order, currency: Currency, from: String) -> Result<Self, Failure> {
         let mut text = String::from("Thank you for your order. We have noted:\n\n");
         let mut total: u64 = 0;
         for item in &order.items {
@@ -46,7 +46,7 @@ fn amount(item: &Item) -> Option<u64> {
 }
 
 /// Whether mail could be sent there at all: something, one `@`, something. Only the receiving server knows more.
-pub fn is_address(text: &str) -> bool {
+pub(crate) fn is_address(text: &str) -> bool {
     let is_part = |part: &str| !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || c.is_control());
     match text.split_once('@') {
         Some((mailbox, host)) => is_part(mailbox) && is_part(host) && !host.contains('@'),

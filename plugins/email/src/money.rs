@@ -2,7 +2,7 @@
 
 /// A currency whose amounts can be formatted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Currency {
+pub(crate) struct Currency {
     code: &'static str,
     /// Digits after the point: how many of the smallest units make one (ISO 4217 calls it the minor unit).
     decimals: u32,
@@ -47,12 +47,12 @@ const fn currency(code: &'static str, decimals: u32) -> Currency {
 
 impl Currency {
     /// The currency of an ISO 4217 code, if this version knows it.
-    pub fn named(code: &str) -> Option<Self> {
+    pub(crate) fn named(code: &str) -> Option<Self> {
         CURRENCIES.iter().chain(FURTHER_CURRENCIES).find(|currency| currency.code == code).copied()
     }
 
     /// An amount in smallest units, such as `25.98 EUR`.
-    pub fn format(self, amount: u64) -> String {
+    pub(crate) fn format(self, amount: u64) -> String {
         let one = 10_u64.pow(self.decimals);
         let (whole, rest) = (amount / one, amount % one);
         match self.decimals {
