@@ -9,6 +9,7 @@
 //! A counter is exact however often a message is delivered: it moves with the acknowledgement or not at all.
 
 use jiff::Timestamp;
+use jiff::tz::Offset;
 use sandpost_sdk::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -95,5 +96,5 @@ fn is_currency(code: &str) -> bool {
 fn day(time_ms: u64) -> Result<String, Failure> {
     let time_ms = i64::try_from(time_ms).or_reject("the time of acceptance")?;
     let time = Timestamp::from_millisecond(time_ms).or_reject("the time of acceptance")?;
-    Ok(time.strftime("%F").to_string())
+    Ok(Offset::UTC.to_datetime(time).date().to_string())
 }
