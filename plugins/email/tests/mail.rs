@@ -1,0 +1,65 @@
+//! Orders in, mails out, under the manifest that is shipped.
+
+use email::handle;
+use sandpost_sdk::prelude::*;
+use sandpost_sdk::testing::{Settlement, TestBus, json_message};
+use serde_json::{Value, json};
+
+fn bus() -> TestBus {
+    TestBus::with_manifest(include_str!("../email.toml"))
+}
+
+fn order(customer: &str, currency: &str) -> Message {
+    let items = json!([
+        { "sku": "BOOK-1", "quantity": 2, "price_cents": 1299 },
+        { "sku": "MUG-2", "quantity": 1, "price_cents": 850 },
+    ]);
+    let order = json!({ "id": "o-17", "customer": customer, "items": items, "currency": currency });
+    Message { key: Some(customer.to_owned()), ..json_message("order.placed", &order) }
+}
+
+#[test]
+fn an_order_becomes_a_mail_to_its_customer() {
+    let run = bus().deliver(handle, &order("mira@example.com", "EUR"));
+    assert_eq!(run.outcome, Ok(()));
+    assert_eq!(run.published.len(), 1);
+    assert_eq!(run.published[0].key.as_deref(), Some("mira@example.com"));
+    let mail = json!({
+        "order": "o-17",
+        "from": "shop@example.com",
+        "to": "mira@example.com",
+        "subject": "Your order o-17",
+        "text": "Thank you for your order. We have noted:\n\n  2 x BOOK-1: 25.98 EUR\n  1 x MUG-2: 8.50 EUR\n\n\
+                 Total: 34.48 EUR\n",
+    });
+    assert_eq!(run.published_json::<Value>("email.sent"), [mail]);
+}
+
+#[cfg(not(feature = "all-currencies"))]
+#[test]
+fn an_order_in_yen_is_tried_six_times_and_then_a_dead_letter() {
+    let (settlement, runs) = bus().settle(handle, &order("mira@example.com", "JPY"));
+    assert_eq!(settlement, Settlement::Dead("no format for amounts in \"JPY\", as order o-17 has them".into()));
+    assert_eq!(runs.len(), 6);
+}
+
+#[cfg(feature = "all-currencies")]
+#[test]
+fn an_order_in_yen_has_no_cents() {
+    let (settlement, runs) = bus().settle(handle, &order("mira@example.com", "JPY"));
+    assert_eq!((settlement, runs.len()), (Settlement::Acked, 1));
+    let mails = runs[0].published_json::<Value>("email.sent");
+    assert!(mails[0]["text"].as_str().unwrap().ends_with("Total: 3448 JPY\n"), "{mails:?}");
+}
+
+#[test]
+fn an_order_that_no_mail_can_reach_is_rejected_at_once() {
+    for customer in ["mira", "@example.com", "mira@", "mira@@example.com", "mi ra@example.com"] {
+        let (settlement, runs) = bus().settle(handle, &order(customer, "EUR"));
+        assert!(
+            matches!(&settlement, Settlement::Dead(reason) if reason.contains("no mail address")),
+            "{settlement:?}"
+        );
+        assert_eq!(runs.len(), 1);
+    }
+}
