@@ -98,7 +98,7 @@ impl Runner {
                     self.done.push(finished);
                 } else {
                     finished.forced = forced_reason(HOPS_MAX, &effects.publishes);
-                    self.settle(finished, effects, reads, rest);
+                    self.settle(&program.consumer, finished, effects, reads, rest);
                 }
                 state.unpin();
                 self.state = Some(state);
@@ -111,7 +111,7 @@ impl Runner {
                     _ => tracing::error!(subscription = %name, %error, "a call could not be made"),
                 }
                 finished.outcome = Outcome::Unavailable { reason: error.to_string(), after: Some(SANDBOX_RETRY) };
-                self.settle(finished, Effects::default(), Vec::new(), rest);
+                self.settle(&program.consumer, finished, Effects::default(), Vec::new(), rest);
             }
         }
         if policy.isolation == Isolation::Fresh {
@@ -193,7 +193,7 @@ impl Runner {
     }
 
     /// Settles one call with all that it staged and read, as one transaction.
-    fn settle(&mut self, mut finished: Finished, effects: Effects, reads: Vec<StateRead>, rest: &mut VecDeque<Item>) {
+    fn settle(&mut self, consumer: &Arc<str>, finished: Finished, effects: Effects, reads: Vec<StateRead>, rest: &mut VecDeque<Item>) {
         if finished.item.reruns >= RERUNS_MAX && finished.outcome == Outcome::Acked && !reads.is_empty() {
             tracing::debug!(subscription = %self.subscription.name, "a message was run again {RERUNS_MAX} times");
         }
@@ -212,7 +212,6 @@ impl Runner {
         let now_ms = self.subscription.now_ms();
         let mut txn = Txn { now_ms, reads, ..Txn::default() };
         if acked {
-            let consumer = self.subscription.consumer();
             txn.appends = effects.publishes;
             txn.writes = (effects.writes.into_iter())
                 .map(|(key, value)| StateWrite { consumer: consumer.clone(), key, value })

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::limits::{INSTANCE_IDLE_MAX, RUN_MESSAGES_MAX, RUN_TARGET};
-use crate::log::{Change, CommitError, Log, Selection, Settlement, SubscriptionId, Txn};
+use crate::log::{Change, CommitError, Counts, Log, Selection, Settlement, SubscriptionId, Txn};
 use crate::message::{Millis, Offset, SharedMessage};
 use crate::policy::Policy;
 use crate::sandbox::{Instance, Program};
@@ -48,6 +48,8 @@ pub struct Subscription {
 
 struct Inner {
     dispatcher: Dispatcher,
+    /// The counters as the log has them, sequenced settlements included.
+    counts: Counts,
     /// Runners that live, and those of them whose call awaits something.
     runners: u32,
     awaiting: u32,
@@ -61,7 +63,13 @@ struct Inner {
 }
 
 impl Subscription {
-    pub fn new(name: &str, dispatcher: Dispatcher, shared: Arc<Surroundings>, queue: Queue) -> Arc<Self> {
+    pub fn new(
+        name: &str,
+        dispatcher: Dispatcher,
+        counts: Counts,
+        shared: Arc<Surroundings>,
+        queue: Queue,
+    ) -> Arc<Self> {
         Arc::new(Self {
             name: name.into(),
             id: dispatcher.id(),
@@ -70,6 +78,7 @@ impl Subscription {
             queue,
             inner: Mutex::new(Inner {
                 dispatcher,
+                counts,
                 runners: 0,
                 awaiting: 0,
                 tasks: Vec::new(),
@@ -137,7 +146,7 @@ impl Subscription {
             _ => true,
         });
         if !(txn.changes.is_empty() && txn.settlements.is_empty()) {
-            self.shared.log.commit(txn, None)?;
+            self.commit(&mut inner, txn)?;
         }
         self.perform(&mut inner, actions);
         self.follow_up(&mut inner);
@@ -175,6 +184,7 @@ impl Subscription {
         let inner = self.lock();
         let explanation = inner.dispatcher.explain();
         Situation {
+            counts: inner.counts,
             unread: inner.dispatcher.unread(),
             cursor: inner.dispatcher.reading_from().0,
             selection: inner.dispatcher.selection().clone(),
@@ -287,7 +297,7 @@ impl Subscription {
             match action {
                 Action::Commit(settlement) => {
                     let txn = Txn { now_ms: self.now_ms(), settlements: vec![settlement], ..Txn::default() };
-                    if let Err(error) = self.shared.log.commit(txn, None) {
+                    if let Err(error) = self.commit(inner, txn) {
                         self.refused(&error);
                     }
                 }
@@ -337,6 +347,16 @@ impl Subscription {
         }
     }
 
+    fn commit(&self, inner: &mut Inner, txn: Txn) -> Result<(), CommitError> {
+        let mut counts = inner.counts;
+        for settlement in &txn.settlements {
+            counts.apply(&settlement.counts);
+        }
+        self.shared.log.commit(txn, None)?;
+        inner.counts = counts;
+        Ok(())
+    }
+
     /// The log refused what the dispatcher decided: it will refuse everything else as well.
     fn refused(&self, error: &CommitError) {
         if !self.is_halted() {
@@ -369,8 +389,8 @@ impl Session<'_> {
 
     /// Sequences a transaction. A refusal other than a conflict ends the subscription's deliveries.
     pub(super) fn commit(&mut self, txn: Txn) -> Result<(), CommitError> {
-        match self.subscription.shared.log.commit(txn, None) {
-            Ok(_) => Ok(()),
+        match self.subscription.commit(self.inner, txn) {
+            Ok(()) => Ok(()),
             Err(error @ CommitError::Conflict { .. }) => Err(error),
             Err(error) => {
                 self.subscription.refused(&error);
@@ -383,6 +403,7 @@ impl Session<'_> {
 /// A subscription's state of the moment.
 pub struct Situation {
     pub explanation: Explanation,
+    pub counts: Counts,
     pub unread: u64,
     pub cursor: Offset,
     pub selection: Selection,
