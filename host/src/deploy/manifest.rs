@@ -18,7 +18,7 @@ use crate::policy::{Backoff, GuestLimits, Isolation, Manifest, Order, Policy, Re
 use crate::topic::{TopicFilter, TopicName};
 
 /// What a name must be, in the words of errors.
-const NAME_ALLOWED: &str = "1 to 100 letters, digits, `-` and `_`";
+pub(crate) const NAME_ALLOWED: &str = "1 to 100 letters, digits, `-` and `_`";
 const _: () = assert!(limits::NAME_BYTES_MAX == 100, "the text above says so");
 const FROM_ALLOWED: &str = "\"now\", \"beginning\", an offset, \"TOPIC@SEQUENCE\" (from 1), or a time with its zone since 1970, such as \"2026-01-31T12:00:00Z\"";
 /// One page of WebAssembly memory; nothing runs with less.
