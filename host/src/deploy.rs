@@ -22,7 +22,7 @@ mod worker;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -163,14 +163,14 @@ impl Deployments {
     /// Answers whether it holds.
     pub fn wait_until(&self, timeout: Duration, mut condition: impl FnMut(&[PluginView]) -> bool) -> bool {
         let deadline = Instant::now() + timeout;
-        let mut state = self.board.lock();
         loop {
-            let views: Vec<_> = state.views.values().cloned().collect();
-            if condition(&views) {
+            let seen = self.board.lock().updates;
+            if condition(&self.views()) {
                 return true;
             }
             let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
-            state = self.board.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            let unchanged = |state: &mut BoardState| state.updates == seen;
+            drop(self.board.changed.wait_timeout_while(self.board.lock(), left, unchanged));
         }
     }
 
@@ -208,15 +208,19 @@ struct BoardState {
     views: BTreeMap<String, PluginView>,
     folder_problem: Option<String>,
     looked: bool,
+    /// Counts the updates, for those who wait for one.
+    updates: u64,
 }
 
 impl Board {
-    fn lock(&self) -> std::sync::MutexGuard<'_, BoardState> {
+    fn lock(&self) -> MutexGuard<'_, BoardState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn update(&self, change: impl FnOnce(&mut BoardState)) {
-        change(&mut self.lock());
+        let mut state = self.lock();
+        change(&mut state);
+        state.updates += 1;
         self.changed.notify_all();
     }
 }
