@@ -19,6 +19,8 @@
 //! Architecture invariants: `sandbox` never names the log. `log` never names a plugin. `settle` does no
 //! IO. Only `dispatch` sees both the log and the sandbox. A test holds these.
 
+pub mod ingress;
+
 pub mod publish;
 
 pub mod log;
@@ -33,9 +35,11 @@ pub mod settle;
 
 pub mod bus;
 pub mod clock;
+pub mod config;
 pub mod deploy;
 pub mod limits;
 pub mod message;
 pub mod metrics;
 pub mod policy;
+pub mod serve;
 pub mod topic;

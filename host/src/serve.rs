@@ -1,6 +1,5 @@
 //! The life of the process: what starts, in which order, what happens when the log fails, and how it ends.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use tracing::{error, info, warn};
 use crate::bus::Bus;
 use crate::bus::engine::{Engine, EngineError, EngineOptions};
 use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
 use crate::deploy::{self, ActivateError, Deployments, Loader};
 use crate::ingress::{BindError, Ingress, IngressSettings};
 use crate::limits::INSTANCES_MAX;
@@ -32,10 +32,32 @@ pub struct ServeSettings {
     pub plugin_folder: PathBuf,
     pub log: OpenOptions,
     pub ingress: IngressSettings,
-    /// Threads that call consumers; as many as cores where absent.
-    pub workers: Option<NonZeroUsize>,
+    /// Threads that call consumers.
+    pub workers: usize,
     /// Limit of one message's data, in bytes.
     pub message_data_max: usize,
+}
+
+impl From<Config> for ServeSettings {
+    fn from(config: Config) -> Self {
+        Self {
+            log: OpenOptions {
+                reserve_bytes: config.reserve_bytes,
+                free_bytes_min: config.free_bytes_min,
+                accept_unsynced: config.accept_unsynced,
+                ..OpenOptions::new(config.data)
+            },
+            ingress: IngressSettings {
+                listen: config.listen,
+                allowed_hosts: config.allowed_hosts,
+                allowed_origins: config.allowed_origins,
+                message_data_bytes_max: config.message_data_bytes_max,
+            },
+            plugin_folder: config.plugins,
+            workers: config.workers,
+            message_data_max: config.message_data_bytes_max,
+        }
+    }
 }
 
 /// Why the process ended other than by being told to.
@@ -216,13 +238,8 @@ fn start_engine(
     settings: &ServeSettings,
     log: Arc<dyn Log>,
 ) -> Result<(Arc<Engine>, Vec<(String, PluginRecord)>), EngineError> {
-    let options = EngineOptions { workers: workers(settings), message_data_max: settings.message_data_max };
+    let options = EngineOptions { workers: settings.workers, message_data_max: settings.message_data_max };
     Engine::start(log, Arc::new(SystemClock), runtime.handle(), options)
-}
-
-fn workers(settings: &ServeSettings) -> usize {
-    let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    settings.workers.map_or_else(cores, NonZeroUsize::get)
 }
 
 fn start_deployments(

@@ -71,6 +71,7 @@ impl Engine {
     pub(super) fn activate(&self, stem: &str, running: &Running) -> Result<(), ActivateError> {
         let now_ms = self.now_ms();
         let mut txn = Txn { now_ms, changes: vec![set_plugin(stem, Some(running.record.clone()))], ..Txn::default() };
+        let mut created = Vec::new();
         for spec in &running.manifest.subscriptions {
             if self.find(&spec.name).is_none() {
                 let from = self.start_of(spec)?;
@@ -83,11 +84,12 @@ impl Engine {
                     matched_base: 0,
                 };
                 let position = Position::starting_at(from);
+                created.push((spec.name.clone(), record.clone(), position.clone()));
                 txn.changes.push(Change::CreateSubscription { name: spec.name.clone(), record, position });
             }
         }
         let sequenced = self.commit_synced(txn).map_err(refused)?;
-        self.enrol_created(&sequenced.created).map_err(|error| unreadable(&error))?;
+        self.enrol_created(sequenced.created, created).map_err(|error| unreadable(&error))?;
         for spec in &running.manifest.subscriptions {
             let Some(enrolled) = self.find(&spec.name) else { continue };
             self.adopt(stem, spec, &enrolled)?;

@@ -232,6 +232,10 @@ impl Log for RedbLog {
         self.inner.load()
     }
 
+    fn unsynced_bytes(&self) -> usize {
+        self.inner.queue.with(|sequencer| sequencer.unsynced_bytes())
+    }
+
     fn figures(&self) -> LogFigures {
         self.inner.figures()
     }
