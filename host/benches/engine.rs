@@ -19,7 +19,7 @@ use sandpost::bus::Bus;
 use sandpost::bus::engine::{Engine, EngineOptions};
 use sandpost::clock::SystemClock;
 use sandpost::deploy::{ActiveVersion, Host as _};
-use sandpost::limits::{INSTANCES_MAX, MESSAGE_DATA_BYTES_MAX};
+use sandpost::limits::MESSAGE_DATA_BYTES_MAX;
 use sandpost::log::PluginRecord;
 use sandpost::log::redb_log::{OpenOptions, RedbLog};
 use sandpost::message::Event;
@@ -160,7 +160,7 @@ impl Rig {
         let (engine, _) = Engine::start(log, Arc::new(SystemClock), runtime.handle(), options)?;
         let bus = Bus::new(MESSAGE_DATA_BYTES_MAX);
         bus.serve_on(engine.clone())?;
-        let sandbox = Sandbox::new(SandboxOptions::new(folder.join("artifacts"), INSTANCES_MAX))?;
+        let sandbox = Sandbox::new(SandboxOptions::new(folder.join("artifacts")))?;
         for stem in ["email", "inventory", "analytics"] {
             let spec = SubscriptionSpec {
                 name: stem.to_owned(),
@@ -176,7 +176,7 @@ impl Rig {
             };
             let component = sandbox.load(stem, guest)?;
             let digest = component.digest();
-            let program = Arc::new(Program::new(stem, component, &manifest));
+            let program = Arc::new(Program::new(stem.into(), component, &manifest));
             let record = PluginRecord { digest, manifest: String::new(), deployed_ms: 0, rolled_back: Vec::new() };
             bus.activate(stem, ActiveVersion { manifest, record, program })?;
         }

@@ -15,7 +15,6 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::deploy::{self, ActivateError, Deployments, Loader};
 use crate::ingress::{BindError, Ingress, IngressSettings};
-use crate::limits::INSTANCES_MAX;
 use crate::log::redb_log::{OpenError, OpenOptions, RedbLog};
 use crate::log::{Log, LogFailure, PluginRecord};
 use crate::policy::Manifest;
@@ -248,7 +247,7 @@ fn start_deployments(
     recorded: Vec<(String, PluginRecord)>,
 ) -> Result<Deployments, ServeError> {
     let data_folder = settings.log.folder.clone();
-    let sandbox = Sandbox::new(SandboxOptions::new(data_folder.join("artifacts"), INSTANCES_MAX))?;
+    let sandbox = Sandbox::new(SandboxOptions::new(data_folder.join("artifacts")))?;
     let options =
         deploy::Options::new(settings.plugin_folder.clone(), data_folder, Arc::new(|| SystemClock.now_ms()));
     Ok(Deployments::start(options, Arc::new(bus.clone()), Arc::new(Compiler { sandbox }), recorded)?)
@@ -264,7 +263,7 @@ impl Loader for Compiler {
 
     fn load(&self, stem: &str, bytes: &[u8], manifest: &Manifest) -> Result<Arc<Program>, String> {
         let component = self.sandbox.load(stem, bytes).map_err(|error| error.to_string())?;
-        Ok(Arc::new(Program::new(stem, component, manifest)))
+        Ok(Arc::new(Program::new(stem.into(), component, manifest)))
     }
 }
 
