@@ -82,7 +82,7 @@ struct BusState {
 }
 
 impl Bus {
-    fn lock(&self) -> std::sync::MutexGuard<'_, BusState> {
+    fn lock(&self) -> MutexGuard<'_, BusState> {
         self.state.lock().unwrap()
     }
 

@@ -190,8 +190,13 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
     }
 
     fn deploy(&mut self, stem: &str, version: Version, manifest: Arc<Manifest>) -> Result<Deployed, Stopped> {
-        let Some(bytes) = self.inbox.bytes(stem, version.digest).map(Arc::new) else {
-            return Ok(Deployed::FilesChanged);
+        let bytes = match self.inbox.bytes(stem, version.digest) {
+            Ok(Some(bytes)) => Arc::new(bytes),
+            Ok(None) => return Ok(Deployed::FilesChanged),
+            Err(problem) => {
+                self.fail(stem, Some(version), problem, true);
+                return Ok(Deployed::Decided);
+            }
         };
         let program = match self.loaded.remove(stem).filter(|(loaded, _)| *loaded == version) {
             Some((_, program)) => program,
