@@ -390,8 +390,16 @@ fn files_that_change_during_the_compilation_are_deployed_after_it() {
     bench.put_pair("email", "slow");
     let deployments = bench.start();
     bench.loader.wait_for_someone_at_the_gate();
+    // A slower watch than the worker's: once it tells of the change, the worker was told before, while it
+    // waited for the compiler.
+    let (told, has_told) = mpsc::channel();
+    let told = Mutex::new(told);
+    let on_change = Arc::new(move || told.lock().unwrap().send(()).unwrap_or_default());
+    let mut watch = watch::Watch::new(bench.plugins(), Duration::from_millis(200), on_change);
+    assert!(watch.follow(inbox::check(&bench.plugins()).unwrap()));
     bench.put("email.wasm", "newer");
     bench.put_pair("stock", "one");
+    has_told.recv_timeout(PATIENCE).expect("the folder's change is told");
     bench.loader.open_gate();
     wait_running(&deployments, "email", "newer");
     wait_running(&deployments, "stock", "one");
