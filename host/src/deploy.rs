@@ -4,7 +4,7 @@
 //! in the data folder, so that a start runs the same versions whatever became of the inbox; then it
 //! deploys what differs. A version that does not load leaves the old one running.
 //!
-//! [`plan`] decides, and does no IO. [`inbox`] sees the folder, [`store`] keeps the bytes, the worker (one
+//! `plan` decides, and does no IO. `inbox` sees the folder, `store` keeps the bytes, the worker (one
 //! thread) does what the plan says. Components are compiled one at a time, on threads of low priority.
 //!
 //! **Architecture invariant:** a version is recorded only after it was compiled, linked and stored; a
