@@ -83,11 +83,25 @@ pub const GUEST_TABLE_ELEMENTS_MAX: usize = 100_000;
 /// stdout and stderr that are kept of one call; the rest is dropped.
 pub const GUEST_OUTPUT_BYTES_MAX: usize = 64 * KIB;
 pub const GUEST_LOG_BYTES_MAX: usize = 64 * KIB;
+/// Bytes that a guest may hand to the host in one call of an import, before any other limit is looked at.
+pub const GUEST_HANDOVER_BYTES_MAX: usize = 32 * MIB;
+/// Random bytes that a guest may ask for at once.
+pub const GUEST_RANDOM_BYTES_MAX: u64 = MIB as u64;
+/// Host resources (streams, timers) that one instance may hold.
+pub const GUEST_RESOURCES_MAX: usize = 4_096;
+/// Parts that one component may be made of. Python's runtime, linked from libraries, has about twenty.
+pub const GUEST_CORE_INSTANCES_MAX: u32 = 128;
+pub const GUEST_MEMORIES_MAX: u32 = 8;
+pub const GUEST_TABLES_MAX: u32 = 32;
 pub const STAGED_MESSAGES_MAX: usize = 1_000;
 pub const STAGED_BYTES_MAX: usize = 8 * MIB;
 pub const STATE_KEY_BYTES_MAX: usize = 1024;
 pub const STATE_VALUE_BYTES_MAX: usize = MIB;
 pub const STATE_SCAN_ENTRIES_MAX: usize = 1_000;
+/// Bytes of keys (each with [`STATE_READ_BYTES`] on top) that one call may read: the host remembers what
+/// was read until the call is settled.
+pub const STATE_READS_BYTES_MAX: usize = 4 * MIB;
+pub const STATE_READ_BYTES: usize = 64;
 /// Instances alive at once over all subscriptions: the size of the pooling allocator.
 pub const INSTANCES_MAX: u32 = 1_000;
 /// An instance without work for this long is dropped.
@@ -96,6 +110,8 @@ pub const INSTANCE_IDLE_MAX: Duration = Duration::from_secs(30);
 pub const INSTANCE_CALLS_MAX: u32 = 100_000;
 /// A component or module larger than this is refused before it is compiled.
 pub const COMPONENT_BYTES_MAX: usize = 128 * MIB;
+/// Compiled components that are kept in the data folder, the ones used last.
+pub const ARTIFACTS_MAX: usize = 64;
 pub const MANIFEST_BYTES_MAX: usize = 256 * KIB;
 
 // --- Subscriptions ----------------------------------------------------------------------------
