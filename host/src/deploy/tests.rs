@@ -257,7 +257,7 @@ fn a_version_that_does_not_load_leaves_the_old_one_running_also_over_a_restart()
     bench.put_pair("email", "one");
     bench.put_pair("broken", "bad from the first");
     wait_running(&deployments, "email", "one");
-    let view = wait_problem(&deployments, "broken", "`bad from the first` does not load");
+    let view = wait_problem(&deployments, "broken", "plugins/broken.wasm: `bad from the first` does not load");
     assert_eq!((view.status, view.digest), ("failed", None));
 
     bench.put("email.wasm", "bad two");

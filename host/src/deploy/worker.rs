@@ -203,6 +203,7 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
             None => match self.load(stem, bytes.clone(), manifest.clone())? {
                 Ok(program) => program,
                 Err(problem) => {
+                    let problem = format!("{}: {problem}", self.inbox.path(stem, "wasm").display());
                     self.fail(stem, Some(version), problem, false);
                     return Ok(Deployed::Decided);
                 }
