@@ -34,7 +34,7 @@ const CONSUMER: &str = r#"(component
     (func (export "handle") (param i32) (result i32) (; version ;) (i32.const 0)))
   (core instance $code (instantiate $code))
   (func (export "handle") (param "message" $message) (param "delivery" $delivery) (result (result (error $failure)))
-    (canon lift (core func $code "handle") (memory $code "memory") (realloc (func $code "realloc")))))"#;
+    (canon lift (core func $code "handle") (memory (core memory $code "memory")) (realloc (core func $code "realloc")))))"#;
 
 fn component(version: &str) -> Vec<u8> {
     wat::parse_str(CONSUMER.replace("(; version ;)", version)).unwrap()
