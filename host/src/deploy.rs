@@ -4,7 +4,7 @@
 //! in the data folder, so that a start runs the same versions whatever became of the inbox; then it
 //! deploys what differs. A version that does not load leaves the old one running.
 //!
-//! [`plan`] decides, and does no IO. [`inbox`] sees the folder, [`store`] keeps the bytes, the worker (one
+//! `plan` decides, and does no IO. `inbox` sees the folder, `store` keeps the bytes, the worker (one
 //! thread) does what the plan says. Components are compiled one at a time, on threads of low priority.
 //!
 //! **Architecture invariant:** a version is recorded only after it was compiled, linked and stored; a
@@ -13,6 +13,8 @@
 mod inbox;
 pub mod manifest;
 mod plan;
+#[cfg(test)]
+mod sandbox_tests;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -35,6 +37,7 @@ use crate::limits;
 use crate::log::PluginRecord;
 use crate::message::Millis;
 use crate::policy::Manifest;
+use crate::sandbox::{Program, Sandbox};
 
 /// What deployments need of the bus. Called from the deployment thread alone.
 pub trait Host<P>: Send + Sync + 'static {
@@ -54,6 +57,15 @@ pub trait Loader: Send + Sync + 'static {
     /// Compiles, validates and links. Called on a thread of low priority, one call at a time. What it
     /// answers on failure is shown to people.
     fn load(&self, stem: &str, bytes: &[u8], manifest: &Manifest) -> Result<Arc<Self::Program>, String>;
+}
+
+impl Loader for Sandbox {
+    type Program = Program;
+
+    fn load(&self, stem: &str, bytes: &[u8], manifest: &Manifest) -> Result<Arc<Program>, String> {
+        let component = Self::load(self, stem, bytes).map_err(|error| error.to_string())?;
+        Ok(Arc::new(Program::new(stem.into(), component, manifest)))
+    }
 }
 
 /// A version that is to run.

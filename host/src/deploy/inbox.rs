@@ -156,6 +156,13 @@ pub(crate) struct Inbox {
     reads: u64,
 }
 
+/// The folder's files, by stem.
+struct Listing {
+    pairs: BTreeMap<String, Pair>,
+    /// Those whose names cannot be a consumer's, or that the system does not let us see.
+    unusable: BTreeMap<String, Found>,
+}
+
 enum ReadProblem {
     /// The file changed while it was read.
     Changed,
@@ -185,7 +192,7 @@ impl Inbox {
         now: Instant,
         wall: SystemTime,
     ) -> Result<Look, FolderError> {
-        let (mut pairs, mut found) = self.list()?;
+        let Listing { mut pairs, unusable: mut found } = self.list()?;
         for stem in active {
             pairs.entry(stem.to_owned()).or_default();
         }
@@ -219,15 +226,17 @@ impl Inbox {
         Ok(Look { found, again_in })
     }
 
-    /// The component's bytes, if they are still those that a look found.
-    pub(crate) fn bytes(&self, stem: &str, digest: Digest) -> Option<Vec<u8>> {
-        let path = self.path(stem, "wasm");
-        let read = read(&path, None, limits::COMPONENT_BYTES_MAX).ok()?;
-        (digest_of(&read) == digest).then_some(read)
+    /// The component's bytes; `None` where they are no longer those that a look found. Fails with what is
+    /// wrong with the file.
+    pub(crate) fn bytes(&self, stem: &str, digest: Digest) -> Result<Option<Vec<u8>>, String> {
+        match read(&self.path(stem, "wasm"), None, limits::COMPONENT_BYTES_MAX) {
+            Ok(bytes) => Ok((digest_of(&bytes) == digest).then_some(bytes)),
+            Err(ReadProblem::Changed) => Ok(None),
+            Err(ReadProblem::Unusable(problem)) => Err(problem),
+        }
     }
 
-    /// The stamps of all files that are consumers', and those files that cannot be.
-    fn list(&self) -> Result<(BTreeMap<String, Pair>, BTreeMap<String, Found>), FolderError> {
+    fn list(&self) -> Result<Listing, FolderError> {
         let mut pairs: BTreeMap<String, Pair> = BTreeMap::new();
         let mut unusable = BTreeMap::new();
         let unreadable =
@@ -263,7 +272,7 @@ impl Inbox {
             let pair = pairs.entry(stem.to_owned()).or_default();
             if extension == "wasm" { pair.wasm = Some(stamp) } else { pair.toml = Some(stamp) }
         }
-        Ok((pairs, unusable))
+        Ok(Listing { pairs, unusable })
     }
 }
 
@@ -459,8 +468,8 @@ mod tests {
         fs::rename(&other, &path).unwrap();
         assert_eq!(digest(&desk.settled(&[])["email"]), digest_of(b"two"));
         assert_eq!(desk.inbox.reads, 2);
-        assert_eq!(desk.inbox.bytes("email", digest_of(b"two")).as_deref(), Some(b"two".as_slice()));
-        assert_eq!(desk.inbox.bytes("email", digest_of(b"one")), None);
+        assert_eq!(desk.inbox.bytes("email", digest_of(b"two")), Ok(Some(b"two".to_vec())));
+        assert_eq!(desk.inbox.bytes("email", digest_of(b"one")), Ok(None));
     }
 
     #[test]

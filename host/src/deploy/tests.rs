@@ -82,7 +82,7 @@ struct BusState {
 }
 
 impl Bus {
-    fn lock(&self) -> std::sync::MutexGuard<'_, BusState> {
+    fn lock(&self) -> MutexGuard<'_, BusState> {
         self.state.lock().unwrap()
     }
 
@@ -257,7 +257,7 @@ fn a_version_that_does_not_load_leaves_the_old_one_running_also_over_a_restart()
     bench.put_pair("email", "one");
     bench.put_pair("broken", "bad from the first");
     wait_running(&deployments, "email", "one");
-    let view = wait_problem(&deployments, "broken", "`bad from the first` does not load");
+    let view = wait_problem(&deployments, "broken", "plugins/broken.wasm: `bad from the first` does not load");
     assert_eq!((view.status, view.digest), ("failed", None));
 
     bench.put("email.wasm", "bad two");
@@ -390,8 +390,16 @@ fn files_that_change_during_the_compilation_are_deployed_after_it() {
     bench.put_pair("email", "slow");
     let deployments = bench.start();
     bench.loader.wait_for_someone_at_the_gate();
+    // A slower watch than the worker's: once it tells of the change, the worker was told before, while it
+    // waited for the compiler.
+    let (told, has_told) = mpsc::channel();
+    let told = Mutex::new(told);
+    let on_change = Arc::new(move || told.lock().unwrap().send(()).unwrap_or_default());
+    let mut watch = watch::Watch::new(bench.plugins(), Duration::from_millis(200), on_change);
+    assert!(watch.follow(inbox::check(&bench.plugins()).unwrap()));
     bench.put("email.wasm", "newer");
     bench.put_pair("stock", "one");
+    has_told.recv_timeout(PATIENCE).expect("the folder's change is told");
     bench.loader.open_gate();
     wait_running(&deployments, "email", "newer");
     wait_running(&deployments, "stock", "one");

@@ -190,14 +190,20 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
     }
 
     fn deploy(&mut self, stem: &str, version: Version, manifest: Arc<Manifest>) -> Result<Deployed, Stopped> {
-        let Some(bytes) = self.inbox.bytes(stem, version.digest).map(Arc::new) else {
-            return Ok(Deployed::FilesChanged);
+        let bytes = match self.inbox.bytes(stem, version.digest) {
+            Ok(Some(bytes)) => Arc::new(bytes),
+            Ok(None) => return Ok(Deployed::FilesChanged),
+            Err(problem) => {
+                self.fail(stem, Some(version), problem, true);
+                return Ok(Deployed::Decided);
+            }
         };
         let program = match self.loaded.remove(stem).filter(|(loaded, _)| *loaded == version) {
             Some((_, program)) => program,
             None => match self.load(stem, bytes.clone(), manifest.clone())? {
                 Ok(program) => program,
                 Err(problem) => {
+                    let problem = format!("{}: {problem}", self.inbox.path(stem, "wasm").display());
                     self.fail(stem, Some(version), problem, false);
                     return Ok(Deployed::Decided);
                 }

@@ -32,7 +32,8 @@ pub(super) const ALLOWED: [&str; 11] = [
 pub(super) fn is_allowed(import: &str) -> bool {
     ALLOWED.iter().any(|allowed| match allowed.strip_suffix("*@0.2") {
         Some(package) => {
-            import.starts_with(package) && import.split_once('@').is_some_and(|(_, version)| version.starts_with("0.2."))
+            import.starts_with(package)
+                && import.split_once('@').is_some_and(|(_, version)| version.starts_with("0.2."))
         }
         None => import == *allowed,
     })

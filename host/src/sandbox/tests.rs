@@ -142,9 +142,10 @@ fn a_guest_answers_for_itself() {
     let after = Some(Duration::from_millis(1_500));
     assert_eq!(bench.run(&[(b'R', "later")]).outcome, Outcome::Retry { reason: "later".to_owned(), after });
     assert_eq!(bench.run(&[(b'U', "down")]).outcome, Outcome::Unavailable { reason: "down".to_owned(), after: None });
-    assert_eq!(bench.run(&[(b'k', "from"), (b'k', "to"), (b'J', "")]).outcome, Outcome::Reject {
-        reason: "shop@example.com;-;".to_owned()
-    });
+    assert_eq!(
+        bench.run(&[(b'k', "from"), (b'k', "to"), (b'J', "")]).outcome,
+        Outcome::Reject { reason: "shop@example.com;-;".to_owned() }
+    );
 }
 
 #[test]
@@ -226,10 +227,8 @@ fn loopers_and_sleepers_time_out() {
 #[test]
 fn a_start_function_that_never_ends_times_out() {
     let bench = Bench::new();
-    let looping = SCRIPT.replace(
-        "(global $told",
-        "(func $start (loop $for-ever (br $for-ever))) (start $start) (global $told",
-    );
+    let looping =
+        SCRIPT.replace("(global $told", "(func $start (loop $for-ever (br $for-ever))) (start $start) (global $told");
     let limit = Duration::from_millis(30);
     let (program, message) = (bench.program_of(&looping), message(&[]));
     let call = program.call(&mut None, &message, &offer(limit), state(&[]), 100);
@@ -304,9 +303,8 @@ fn no_more_instances_than_there_may_be() {
 #[test]
 fn a_call_sees_its_own_writes() {
     let bench = Bench::new();
-    let script = [
-        (b'g', "a"), (b's', "a=1"), (b'g', "a"), (b's', "a=2"), (b'g', "a"), (b'd', "a"), (b'g', "a"), (b'd', "gone"),
-    ];
+    let script =
+        [(b'g', "a"), (b's', "a=1"), (b'g', "a"), (b's', "a=2"), (b'g', "a"), (b'd', "a"), (b'g', "a"), (b'd', "gone")];
     assert_eq!(bench.told(&script), "-;1;2;-;");
     let writes = bench.run(&script).effects.writes;
     assert_eq!(writes, [("a".to_owned(), None), ("gone".to_owned(), None)]);
@@ -339,7 +337,10 @@ fn the_state_source_comes_back_with_what_it_remembers() {
 fn reads_are_bounded() {
     let bench = Bench::new();
     let called = bench.run(&[(b'G', "key"), (b'J', "")]);
-    assert_eq!(called.outcome, Outcome::Reject { reason: "2:the call has read as many keys as one call may".to_owned() });
+    assert_eq!(
+        called.outcome,
+        Outcome::Reject { reason: "2:the call has read as many keys as one call may".to_owned() }
+    );
     let source = called.state.into_any().downcast::<FixedState>().unwrap();
     assert_eq!(source.reads, limits::STATE_READS_BYTES_MAX / (3 + limits::STATE_READ_BYTES));
 }
@@ -361,18 +362,21 @@ fn a_publish_is_staged_with_what_the_bus_adds() {
     let called = bench.run(&[(b'p', "out.a"), (b'x', ""), (b'p', "out.b")]);
     assert_eq!(called.outcome, Outcome::Acked);
     let [first, second] = &called.effects.publishes[..] else { panic!("{:?}", called.effects) };
-    assert_eq!(*first, Event {
-        topic: TopicName::client("out.a").unwrap(),
-        id: "abc123-1".to_owned(),
-        source: "/subscriptions/email".to_owned(),
-        kind: "out.a".to_owned(),
-        subject: None,
-        key: None,
-        content_type: None,
-        attributes: vec![("time".to_owned(), "1970-01-01T00:00:02Z".to_owned())],
-        data: Bytes::from_static(b"out.a"),
-        hops: 4,
-    });
+    assert_eq!(
+        *first,
+        Event {
+            topic: TopicName::client("out.a").unwrap(),
+            id: "abc123-1".to_owned(),
+            source: "/subscriptions/email".to_owned(),
+            kind: "out.a".to_owned(),
+            subject: None,
+            key: None,
+            content_type: None,
+            attributes: vec![("time".to_owned(), "1970-01-01T00:00:02Z".to_owned())],
+            data: Bytes::from_static(b"out.a"),
+            hops: 4,
+        }
+    );
     assert_eq!(second.id, "abc123-2");
     assert_eq!(second.attributes[1], ("expirytime".to_owned(), "2023-11-14T22:13:20Z".to_owned()));
 }
@@ -470,7 +474,8 @@ fn what_is_no_consumer_is_refused_by_name() {
     assert!(matches!(of_wat(other_shape), LoadError::ImportMismatch { .. }));
 
     assert_eq!(of_wat("(component)"), LoadError::NoHandle { exports: Vec::new() });
-    let other_export = SCRIPT.replace(r#"(func (export "handle") (param "message""#, r#"(func (export "run") (param "message""#);
+    let other_export =
+        SCRIPT.replace(r#"(func (export "handle") (param "message""#, r#"(func (export "run") (param "message""#);
     assert_eq!(of_wat(&other_export), LoadError::NoHandle { exports: vec!["run".to_owned()] });
     let other_handle = r#"(component
         (core module $m (func (export "handle") (param i32) (result i32) unreachable))

@@ -21,7 +21,8 @@ pub struct ManifestError {
     pub line: Option<usize>,
     /// The whole key, such as `subscription.retry.max_attempts`; empty where it is about the file.
     pub key: String,
-    pub problem: ManifestProblem,
+    /// Boxed, so that results stay small on their way up.
+    pub problem: Box<ManifestProblem>,
 }
 
 /// What is wrong with a manifest.
@@ -81,7 +82,7 @@ pub(super) struct Source<'a> {
 impl Source<'_> {
     pub(super) fn error(&self, at: Option<usize>, key: impl Into<String>, problem: ManifestProblem) -> ManifestError {
         let line = at.map(|at| 1 + self.text.bytes().take(at).filter(|byte| *byte == b'\n').count());
-        ManifestError { file: self.file.to_owned(), line, key: key.into(), problem }
+        ManifestError { file: self.file.to_owned(), line, key: key.into(), problem: Box::new(problem) }
     }
 }
 

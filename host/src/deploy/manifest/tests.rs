@@ -177,7 +177,7 @@ fn refusals_name_the_place_and_what_is_allowed() {
         assert_eq!(read(text).expect_err(text).to_string(), expected, "for:\n{text}");
     }
     let duplicate = read(&format!("{subscription}topics = [\"b\"]")).unwrap_err();
-    assert!(matches!(duplicate.problem, ManifestProblem::Syntax { .. }), "{duplicate}");
+    assert!(matches!(*duplicate.problem, ManifestProblem::Syntax { .. }), "{duplicate}");
     assert_eq!(duplicate.line, Some(3), "{duplicate}");
 }
 
@@ -194,7 +194,7 @@ fn what_later_versions_know_is_refused_by_name() {
     ] {
         let error = read(&format!("{subscription}{text}")).expect_err(text);
         assert_eq!(error.key, key, "{error}");
-        assert!(matches!(error.problem, ManifestProblem::Unsupported { .. }), "{error}");
+        assert!(matches!(*error.problem, ManifestProblem::Unsupported { .. }), "{error}");
         assert!(error.to_string().contains("not supported by this version"), "{error}");
     }
 }
@@ -211,7 +211,7 @@ fn a_stem_that_is_no_name_must_be_given_one() {
 #[test]
 fn a_manifest_out_of_all_proportion_is_not_read() {
     let error = read(&"#".repeat(limits::MANIFEST_BYTES_MAX + 1)).unwrap_err();
-    assert!(matches!(error.problem, ManifestProblem::TooLarge { .. }), "{error}");
+    assert!(matches!(*error.problem, ManifestProblem::TooLarge { .. }), "{error}");
     let long = "x".repeat(100_000);
     let error = read(&format!("{long} = 1")).unwrap_err().to_string();
     assert!(error.len() < 1_000, "an error repeats {} bytes", error.len());
