@@ -156,11 +156,7 @@ impl Program {
 
 impl Instance {
     /// Sets the instance up if it is new, and has it handle the message.
-    async fn run(
-        &mut self,
-        message: &Message,
-        offer: &Offer,
-    ) -> wasmtime::Result<Result<(), super::records::Failure>> {
+    async fn run(&mut self, message: &Message, offer: &Offer) -> wasmtime::Result<Result<(), super::records::Failure>> {
         self.store.set_epoch_deadline(1);
         let handle = match self.handle {
             Some(handle) => handle,

@@ -112,12 +112,12 @@ impl Call {
     }
 
     /// As [`Call::source`], with the staged writes.
-    pub(super) fn state_parts(
-        &mut self,
-    ) -> wasmtime::Result<(&mut dyn StateSource, &BTreeMap<String, Option<Bytes>>)> {
+    pub(super) fn state_parts(&mut self) -> wasmtime::Result<(&mut dyn StateSource, &BTreeMap<String, Option<Bytes>>)> {
         match &mut self.state {
             Some(state) if self.handling => Ok((&mut **state, &self.writes)),
-            _ => Err(wasmtime::format_err!("state and publishing are there for `handle`, not while the guest is set up")),
+            _ => {
+                Err(wasmtime::format_err!("state and publishing are there for `handle`, not while the guest is set up"))
+            }
         }
     }
 

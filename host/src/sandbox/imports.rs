@@ -32,7 +32,8 @@ pub(super) const ALLOWED: [&str; 11] = [
 pub(super) fn is_allowed(import: &str) -> bool {
     ALLOWED.iter().any(|allowed| match allowed.strip_suffix("*@0.2") {
         Some(package) => {
-            import.starts_with(package) && import.split_once('@').is_some_and(|(_, version)| version.starts_with("0.2."))
+            import.starts_with(package)
+                && import.split_once('@').is_some_and(|(_, version)| version.starts_with("0.2."))
         }
         None => import == *allowed,
     })
@@ -76,7 +77,8 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// Emits a tracing event of a consumer's, at a level that is known at compile time.
+/// Emits a tracing event of a consumer's, at a level that is known at compile time. The field is named
+/// `delivery`, because to tracing `message` is the text.
 macro_rules! consumer_event {
     ($level:ident, $guest:expr, $text:expr) => {{
         let (consumer, call) = (&*$guest.version.consumer, &$guest.call);
@@ -85,7 +87,7 @@ macro_rules! consumer_event {
             tracing::Level::$level,
             consumer,
             subscription = &*call.subscription,
-            message = %format_args!("{}@{}", call.topic, call.sequence),
+            delivery = %format_args!("{}@{}", call.topic, call.sequence),
             "{}",
             $text
         );

@@ -125,7 +125,9 @@ impl Parts<'_> {
         };
         if let Some(key) = event.key.as_ref().filter(|key| key.len() > limits::KEY_BYTES_MAX) {
             let (bytes, bytes_max) = (key.len(), limits::KEY_BYTES_MAX);
-            return Err(PublishRefusal::TooLarge(format!("the key has {bytes} bytes; at most {bytes_max} are accepted")));
+            return Err(PublishRefusal::TooLarge(format!(
+                "the key has {bytes} bytes; at most {bytes_max} are accepted"
+            )));
         }
         if let Some(content_type) = &event.content_type
             && content_type.parse::<mime::Mime>().is_err()
@@ -185,9 +187,7 @@ fn filled(field: &str, text: Cow<'_, str>) -> Answer<String> {
 fn without_controls(field: &str, text: Cow<'_, str>) -> Answer<String> {
     match text.chars().find(|character| character.is_control()) {
         None => Ok(text.into_owned()),
-        Some(character) => {
-            Err(PublishRefusal::Invalid(format!("`{field}` holds the control character {character:?}")))
-        }
+        Some(character) => Err(PublishRefusal::Invalid(format!("`{field}` holds the control character {character:?}"))),
     }
 }
 

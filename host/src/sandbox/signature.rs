@@ -35,13 +35,7 @@ impl Text {
         self.0.push_str(text);
     }
 
-    fn list<T>(
-        &mut self,
-        open: &str,
-        close: &str,
-        items: impl Iterator<Item = T>,
-        write: impl Fn(&mut Self, T),
-    ) {
+    fn list<T>(&mut self, open: &str, close: &str, items: impl Iterator<Item = T>, write: impl Fn(&mut Self, T)) {
         self.push(open);
         for (index, item) in items.enumerate() {
             // Types may share their parts, so that written out they are larger than the file they came from.

@@ -111,7 +111,9 @@ pub(super) fn scan(
         Err(ScanError::Unreadable(unreadable)) => Err(guest.call.fail_reading(unreadable)),
         Err(ScanError::TooLarge) => {
             guest.limiter.deny();
-            Err(wasmtime::format_err!("the entries of one scan are larger than the guest's memory of {bytes_max} bytes"))
+            Err(wasmtime::format_err!(
+                "the entries of one scan are larger than the guest's memory of {bytes_max} bytes"
+            ))
         }
     }
 }
@@ -137,10 +139,8 @@ fn merged_scan(
         Some(after) if after >= prefix => Bound::Excluded(after),
         _ => Bound::Included(prefix),
     };
-    let mut staged = staged
-        .range::<str, _>((from, Bound::Unbounded))
-        .take_while(|(key, _)| key.starts_with(prefix))
-        .peekable();
+    let mut staged =
+        staged.range::<str, _>((from, Bound::Unbounded)).take_while(|(key, _)| key.starts_with(prefix)).peekable();
     let mut stored = Vec::new().into_iter().peekable();
     let mut cursor = after.map(str::to_owned);
     let mut exhausted = false;
@@ -251,9 +251,10 @@ mod tests {
         let stored = keys().map(|key| (key, Bytes::from_static(b"v"))).collect();
         let staged = keys().take(990).map(|key| (key, None)).collect();
         let found = merged_scan(&mut Stored(stored), &staged, "k", None, 5, usize::MAX).unwrap();
-        assert_eq!(found.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), [
-            "k0990", "k0991", "k0992", "k0993", "k0994"
-        ]);
+        assert_eq!(
+            found.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(),
+            ["k0990", "k0991", "k0992", "k0993", "k0994"]
+        );
     }
 
     #[test]
