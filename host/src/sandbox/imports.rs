@@ -77,7 +77,8 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// Emits a tracing event of a consumer's, at a level that is known at compile time.
+/// Emits a tracing event of a consumer's, at a level that is known at compile time. The field is named
+/// `delivery`, because to tracing `message` is the text.
 macro_rules! consumer_event {
     ($level:ident, $guest:expr, $text:expr) => {{
         let (consumer, call) = (&*$guest.version.consumer, &$guest.call);
@@ -86,7 +87,7 @@ macro_rules! consumer_event {
             tracing::Level::$level,
             consumer,
             subscription = &*call.subscription,
-            message = %format_args!("{}@{}", call.topic, call.sequence),
+            delivery = %format_args!("{}@{}", call.topic, call.sequence),
             "{}",
             $text
         );

@@ -14,6 +14,9 @@ use crate::outcome::OutcomeKind;
 use crate::policy::{GuestLimits, Manifest};
 use crate::topic::{TopicFilter, TopicName};
 
+/// More time than any call here takes.
+const PATIENCE: Duration = Duration::from_secs(3_600);
+
 const SCRIPT: &str = include_str!("tests/script.wat");
 
 /// A sandbox in a folder of its own, and the runtime that its timers need.
@@ -52,9 +55,20 @@ impl Bench {
     }
 
     fn run_in(&self, program: &Program, slot: &mut Option<Instance>, script: &[(u8, &str)]) -> Called {
-        let message = message(script);
-        let call = program.call(slot, &message, &offer(Duration::from_secs(60)), state(&[]), limits::MIB);
-        self.runtime.block_on(call).unwrap()
+        self.call(program, slot, script, PATIENCE, state(&[]), limits::MIB).unwrap()
+    }
+
+    fn call(
+        &self,
+        program: &Program,
+        slot: &mut Option<Instance>,
+        script: &[(u8, &str)],
+        limit: Duration,
+        state: Box<dyn StateSource>,
+        message_data_bytes_max: usize,
+    ) -> Result<Called, CallError> {
+        let (message, offer) = (message(script), offer(limit));
+        self.runtime.block_on(program.call(slot, &message, &offer, state, message_data_bytes_max))
     }
 
     /// What a script tells.
@@ -214,8 +228,9 @@ fn loopers_and_sleepers_time_out() {
     let bench = Bench::new();
     for script in [(b'L', ""), (b'Z', "")] {
         let limit = Duration::from_millis(30);
-        let (program, message, mut slot) = (bench.program(), message(&[(b'p', "out.a"), script]), None);
-        let called = bench.runtime.block_on(program.call(&mut slot, &message, &offer(limit), state(&[]), 100)).unwrap();
+        let mut slot = None;
+        let script = [(b'p', "out.a"), script];
+        let called = bench.call(&bench.program(), &mut slot, &script, limit, state(&[]), 100).unwrap();
         assert_eq!(called.outcome, Outcome::TimedOut { limit });
         assert!(called.effects.publishes.is_empty());
         assert!(slot.is_none());
@@ -230,9 +245,8 @@ fn a_start_function_that_never_ends_times_out() {
     let looping =
         SCRIPT.replace("(global $told", "(func $start (loop $for-ever (br $for-ever))) (start $start) (global $told");
     let limit = Duration::from_millis(30);
-    let (program, message) = (bench.program_of(&looping), message(&[]));
-    let call = program.call(&mut None, &message, &offer(limit), state(&[]), 100);
-    assert_eq!(bench.runtime.block_on(call).map(|called| called.outcome).unwrap(), Outcome::TimedOut { limit });
+    let called = bench.call(&bench.program_of(&looping), &mut None, &[], limit, state(&[]), 100).unwrap();
+    assert_eq!(called.outcome, Outcome::TimedOut { limit });
 }
 
 #[test]
@@ -253,7 +267,7 @@ fn a_looper_leaves_the_thread_to_others() {
     let bench = Bench::new();
     let (looper, other) = (bench.program(), bench.program());
     let (forever, acked) = (message(&[(b'L', "")]), message(&[]));
-    let patience = offer(Duration::from_secs(3_600));
+    let patience = offer(PATIENCE);
     let mut looper_slot = None;
     let mut looping = pin!(looper.call(&mut looper_slot, &forever, &patience, state(&[]), 100));
     bench.runtime.block_on(async {
@@ -274,7 +288,7 @@ fn a_call_that_is_dropped_takes_its_instance_along() {
     let program = bench.program();
     let mut slot = None;
     bench.run_in(&program, &mut slot, &[]);
-    let (message, offer) = (message(&[(b'Z', "")]), offer(Duration::from_secs(60)));
+    let (message, offer) = (message(&[(b'Z', "")]), offer(PATIENCE));
     {
         let _entered = bench.runtime.enter();
         let mut call = pin!(program.call(&mut slot, &message, &offer, state(&[]), 100));
@@ -293,8 +307,7 @@ fn no_more_instances_than_there_may_be() {
     for slot in &mut slots {
         bench.run_in(&program, slot, &[]);
     }
-    let (message, offer) = (message(&[]), offer(Duration::from_secs(60)));
-    let refused = bench.runtime.block_on(program.call(&mut None, &message, &offer, state(&[]), 100));
+    let refused = bench.call(&program, &mut None, &[], PATIENCE, state(&[]), 100);
     assert!(matches!(refused, Err(CallError::NoInstance { instances_max: 4 })));
     slots.pop();
     assert_eq!(bench.run(&[]).outcome, Outcome::Acked);
@@ -318,10 +331,8 @@ fn a_call_sees_its_own_writes() {
 fn a_scan_merges_what_is_staged_with_what_is_stored() {
     let bench = Bench::new();
     let script = [(b's', "p2=new"), (b's', "p4=new"), (b'd', "p3"), (b's', "q=no"), (b'c', "p"), (b'J', "")];
-    let (program, message) = (bench.program(), message(&script));
     let stored = state(&[("o", "no"), ("p1", "old"), ("p2", "old"), ("p3", "old"), ("p5", "old")]);
-    let offer = offer(Duration::from_secs(60));
-    let called = bench.runtime.block_on(program.call(&mut None, &message, &offer, stored, 100)).unwrap();
+    let called = bench.call(&bench.program(), &mut None, &script, PATIENCE, stored, 100).unwrap();
     assert_eq!(called.outcome, Outcome::Reject { reason: "p1=old,p2=new,p4=new,p5=old,".to_owned() });
 }
 
@@ -348,10 +359,9 @@ fn reads_are_bounded() {
 #[test]
 fn state_that_cannot_be_read_ends_the_call_and_is_not_the_guests_fault() {
     let bench = Bench::new();
-    let (program, message, mut slot) = (bench.program(), message(&[(b'g', "a")]), None);
+    let mut slot = None;
     let broken = Box::new(FixedState { broken: true, ..FixedState::default() });
-    let offer = offer(Duration::from_secs(60));
-    let called = bench.runtime.block_on(program.call(&mut slot, &message, &offer, broken, 100));
+    let called = bench.call(&bench.program(), &mut slot, &[(b'g', "a")], PATIENCE, broken, 100);
     assert!(matches!(called, Err(CallError::State(StateUnreadable(why))) if why == "damaged"));
     assert!(slot.is_none());
 }
@@ -389,9 +399,8 @@ fn a_publish_is_refused_with_its_reason() {
     assert!(bench.told(&[(b'p', "out..a")]).starts_with("1:topic `out..a`: "));
     assert!(bench.told(&[(b'D', ""), (b'p', "out.a")]).contains("does not deliver at a later time yet"));
     assert_eq!(bench.told(&[(b'P', "out.a")]), "3:one call publishes at most 1000 events");
-    let (program, message) = (bench.program(), message(&[(b'p', "out.a"), (b'J', "")]));
-    let offer = offer(Duration::from_secs(60));
-    let called = bench.runtime.block_on(program.call(&mut None, &message, &offer, state(&[]), 4)).unwrap();
+    let script = [(b'p', "out.a"), (b'J', "")];
+    let called = bench.call(&bench.program(), &mut None, &script, PATIENCE, state(&[]), 4).unwrap();
     let reason = "2:the data has 5 bytes; at most 4 are accepted".to_owned();
     assert_eq!(called.outcome, Outcome::Reject { reason });
 }
@@ -406,9 +415,9 @@ fn floods_of_lines_and_output_are_bounded_and_harmless() {
         (lines.clone(), bench.run(&[(b'w', "first"), (b'W', &line), (b'O', &line), (b'o', "the end"), (b'T', "")]))
     };
     let lines = lines.0.lock().unwrap();
-    assert_eq!(lines[0], "consumer=email subscription=email message=order.placed@17 first");
+    assert_eq!(lines[0], "consumer=email subscription=email delivery=order.placed@17 first");
     let last = "9673 lines were dropped: one call logs at most 65536 bytes";
-    assert_eq!(*lines.last().unwrap(), format!("consumer=email subscription=email message=order.placed@17 {last}"));
+    assert_eq!(*lines.last().unwrap(), format!("consumer=email subscription=email delivery=order.placed@17 {last}"));
     assert_eq!(lines.len(), 1 + 327 + 1);
     let Outcome::Trapped { report } = called.outcome else { panic!("{:?}", called.outcome) };
     assert!(report.contains("xxthe end"), "{report}");
@@ -429,7 +438,7 @@ impl tracing::Subscriber for Lines {
         impl tracing::field::Visit for Line {
             fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
                 let _ = match field.name() {
-                    "text" => write!(self.1, "{value:?}"),
+                    "message" => write!(self.1, "{value:?}"),
                     name => write!(self.0, "{name}={value:?} "),
                 };
             }

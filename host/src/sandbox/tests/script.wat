@@ -155,7 +155,7 @@
       (i64.store (i32.const 1056) (i64.const 1500))
       (i32.const 1024))
 
-    (func (export "handle") (param $params i32) (result i32)
+    (func $handle (export "handle") (param $params i32) (result i32)
       (local $at i32) (local $end i32) (local $op i32) (local $bytes i32) (local $cut i32) (local $count i32)
       (global.set $told (i32.const 0))
       (memory.fill (i32.const 3072) (i32.const 0) (i32.const 112))
@@ -278,4 +278,4 @@
 
   (func (export "handle") (param "message" $message) (param "delivery" $delivery) (result (result (error $failure)))
     (canon lift (core func $main "handle") (memory $memory) (realloc $realloc)
-      (post-return (func $libc "reset")))))
+      (post-return (core func $libc "reset")))))
