@@ -27,6 +27,8 @@ use sandpost::policy::{GuestLimits, Manifest, Policy, StartAt, SubscriptionSpec}
 use sandpost::sandbox::{Program, Sandbox, SandboxOptions};
 use sandpost::topic::{TopicFilter, TopicName};
 
+/// Where guests are built, and where the benchmark keeps its data unless SANDPOST_BENCH_FOLDER says otherwise.
+const TARGET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target");
 const ROUNDS: usize = 5;
 const MESSAGE_BYTES: usize = 256;
 const MESSAGES: u64 = 300_000;
@@ -44,7 +46,7 @@ struct Round {
 
 fn main() -> Result<()> {
     let guest = guest()?;
-    let folder = std::env::var_os("SANDPOST_BENCH_FOLDER").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    let folder = std::env::var_os("SANDPOST_BENCH_FOLDER").map_or_else(|| PathBuf::from(TARGET), PathBuf::from);
     let mut rounds = Vec::new();
     println!("round  fdatasync us  publish us  ratio  deliveries/s  one hot key/s");
     for number in 1..=ROUNDS {
@@ -205,7 +207,7 @@ fn event(number: u64, keys: Option<u64>) -> Event {
 }
 
 fn guest() -> Result<Vec<u8>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/wasm32-wasip2/guest/glance.wasm");
+    let path = Path::new(TARGET).join("wasm32-wasip2/guest/glance.wasm");
     std::fs::read(&path).with_context(|| format!("{} is missing: run `make bench-engine`", path.display()))
 }
 

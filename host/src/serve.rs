@@ -13,12 +13,11 @@ use crate::bus::Bus;
 use crate::bus::engine::{Engine, EngineError, EngineOptions};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::deploy::{self, ActivateError, Deployments, Loader};
+use crate::deploy::{self, ActivateError, Deployments};
 use crate::ingress::{BindError, Ingress, IngressSettings};
 use crate::log::redb_log::{OpenError, OpenOptions, RedbLog};
 use crate::log::{Log, LogFailure, PluginRecord};
-use crate::policy::Manifest;
-use crate::sandbox::{Program, Sandbox, SandboxError, SandboxOptions};
+use crate::sandbox::{Sandbox, SandboxError, SandboxOptions};
 
 /// How long calls that run may take to end when the bus is told to stop.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
@@ -250,21 +249,7 @@ fn start_deployments(
     let sandbox = Sandbox::new(SandboxOptions::new(data_folder.join("artifacts")))?;
     let options =
         deploy::Options::new(settings.plugin_folder.clone(), data_folder, Arc::new(|| SystemClock.now_ms()));
-    Ok(Deployments::start(options, Arc::new(bus.clone()), Arc::new(Compiler { sandbox }), recorded)?)
-}
-
-/// Makes programs in the sandbox.
-struct Compiler {
-    sandbox: Sandbox,
-}
-
-impl Loader for Compiler {
-    type Program = Program;
-
-    fn load(&self, stem: &str, bytes: &[u8], manifest: &Manifest) -> Result<Arc<Program>, String> {
-        let component = self.sandbox.load(stem, bytes).map_err(|error| error.to_string())?;
-        Ok(Arc::new(Program::new(stem.into(), component, manifest)))
-    }
+    Ok(Deployments::start(options, Arc::new(bus.clone()), Arc::new(sandbox), recorded)?)
 }
 
 /// Follows the signals that end the process, and disarms the one that must not.
