@@ -1,6 +1,7 @@
 //! Sandpost: an event bus whose consumers are sandboxed WebAssembly components.
 
 pub mod bus;
+pub mod cli;
 pub mod config;
 pub mod ingress;
 pub mod limits;
