@@ -34,6 +34,7 @@ pub mod outcome;
 pub mod settle;
 
 pub mod bus;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod deploy;

@@ -21,6 +21,8 @@ use crate::sandbox::{Sandbox, SandboxError, SandboxOptions};
 
 /// How long calls that run may take to end when the bus is told to stop.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the first look at the plugin folder is waited for. Large components take seconds to compile.
+const FIRST_LOOK_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a failed engine may take to let go of its log.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -84,15 +86,20 @@ pub enum ServeError {
     Process(#[from] std::io::Error),
 }
 
-/// Serves until SIGTERM or SIGINT. `on_ready` is told the address once everything runs.
-pub fn serve(settings: ServeSettings, on_ready: impl FnOnce(std::net::SocketAddr)) -> Result<(), ServeError> {
+/// Serves until SIGTERM or SIGINT; a second one ends the process at once. `on_ready` is told the address
+/// once everything runs.
+pub fn serve<E>(
+    settings: ServeSettings,
+    on_ready: impl FnOnce(std::net::SocketAddr) -> Result<(), E>,
+) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("io")
         .enable_all()
         .build()?;
     let outcome = Life::begin(&runtime, settings).and_then(|mut life| {
-        on_ready(life.address);
+        // Nobody listens for the address any more: that is no reason not to serve.
+        let _ = on_ready(life.address);
         life.go_on()
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -134,6 +141,11 @@ impl<'a> Life<'a> {
         let (engine, recorded) = start_engine(runtime, &settings, log.clone())?;
         bus.serve_on(engine.clone())?;
         let deployments = Arc::new(start_deployments(&settings, &bus, recorded)?);
+        // On a first start, subscriptions come into being with the first look at the plugin folder; a
+        // publisher that is told that the bus is ready counts on them.
+        if !deployments.wait_until(FIRST_LOOK_PATIENCE, |_| deployments.has_looked()) {
+            warn!("consumers are still being compiled; the bus serves without them meanwhile");
+        }
         let shown = Arc::downgrade(&deployments);
         bus.report_deployments(move || shown.upgrade().map_or_else(Vec::new, |deployments| deployments.views()));
         let looked_after = bus.clone();
@@ -263,9 +275,13 @@ fn watch_signals() -> std::io::Result<watch::Receiver<bool>> {
     tokio::spawn(async move {
         loop {
             tokio::select! {
-                _ = terminate.recv() => { tell.send_replace(true); }
-                _ = interrupt.recv() => { tell.send_replace(true); }
-                _ = file_size.recv() => {}
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = file_size.recv() => continue,
+            }
+            if tell.send_replace(true) {
+                warn!("a second signal: ending at once");
+                std::process::exit(1);
             }
         }
     });

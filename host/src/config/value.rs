@@ -179,10 +179,10 @@ pub(super) fn is_host(text: &str) -> bool {
     if text.is_empty() || text.ends_with(':') || text.contains(['/', '@', '*', ' ']) {
         return false;
     }
-    match text.parse::<axum::http::uri::Authority>() {
-        Ok(authority) => !authority.host().is_empty() && (authority.port().is_none() || authority.port_u16().is_some()),
-        Err(_) => false,
-    }
+    let Ok(authority) = text.parse::<axum::http::uri::Authority>() else { return false };
+    let host = authority.host();
+    let port = authority.port_u16().map_or(String::new(), |port| format!(":{port}"));
+    !host.is_empty() && text == format!("{host}{port}")
 }
 
 /// An origin as browsers send it: a scheme, a host and maybe a port, and no slash at its end.
