@@ -18,6 +18,8 @@ mod explain;
 mod intake;
 mod item;
 mod lane;
+#[cfg(test)]
+mod model;
 pub mod reader;
 pub mod router;
 pub mod runner;
@@ -32,7 +34,7 @@ use std::sync::Arc;
 pub use explain::Explanation;
 pub use item::{Finished, Item, Origin};
 
-use crate::limits::{FETCH_MESSAGES_MAX, WINDOW_BYTES_MAX, WINDOW_MESSAGES_MAX};
+use crate::limits::{FETCH_MESSAGES_MAX, HELD_ROW_OFFSETS_MAX, WINDOW_BYTES_MAX, WINDOW_MESSAGES_MAX};
 use crate::log::position::Position;
 use crate::log::{
     Batch, DeadRow, HeldAt, HeldRow, KeyHash, LoadedSubscription, RetryRow, Selection, Settlement, SubscriptionId,
@@ -46,6 +48,28 @@ use window::Window;
 /// How long the window may be full with nothing to run before waiting messages make room. Short enough
 /// that no key starves the others, long enough that a burst of one fast key writes no rows.
 const STARVED_MS_MAX: Millis = 100;
+
+/// What a dispatcher keeps in memory at most. The model narrows it to reach the corners with few messages.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    window_messages_max: usize,
+    window_bytes_max: usize,
+    fetch_messages_max: usize,
+    held_row_offsets_max: usize,
+    starved_ms_max: Millis,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            window_messages_max: WINDOW_MESSAGES_MAX,
+            window_bytes_max: WINDOW_BYTES_MAX,
+            fetch_messages_max: FETCH_MESSAGES_MAX,
+            held_row_offsets_max: HELD_ROW_OFFSETS_MAX,
+            starved_ms_max: STARVED_MS_MAX,
+        }
+    }
+}
 
 /// What happened.
 pub enum Event<'a> {
@@ -67,8 +91,11 @@ pub enum Event<'a> {
     Redriven(Vec<(SharedMessage, Arc<DeadRow>)>),
     /// Dead letters are dropped by an operator.
     Dropped(Vec<Offset>),
-    /// The manifest changed. `skipped_unread` messages past the cursor are in topics that it no longer takes.
-    Configured { policy: Policy, selection: Selection, skipped_unread: u64, end: Offset },
+    /// The manifest changed. Up to the log's end, the selection before took `untold` messages from
+    /// [`Dispatcher::known_end`] on, and `skipped_unread` messages that are not read yet
+    /// ([`Dispatcher::reading_from`]) and that this one does not take. What it takes anew begins at `end`
+    /// or later. Without a change of the selection all three are 0.
+    Configured { policy: Policy, selection: Selection, untold: u64, skipped_unread: u64, end: Offset },
     /// Time passed.
     Tick,
 }
@@ -122,6 +149,7 @@ pub struct Dispatcher {
     /// Whether its consumer can run. Orphaned subscriptions hold no window.
     active: bool,
     random: fastrand::Rng,
+    bounds: Bounds,
 
     /// Everything before it was read.
     cursor: Offset,
@@ -176,6 +204,17 @@ impl Dispatcher {
     /// Rebuilds a dispatcher from what is durable. `unread` is how many messages the subscription
     /// matched and its position has not passed; `end` is the log's end that this count stands on.
     pub fn load(loaded: &LoadedSubscription, policy: Policy, unread: u64, end: Offset, seed: u64) -> Self {
+        Self::load_bounded(loaded, policy, unread, end, seed, Bounds::default())
+    }
+
+    fn load_bounded(
+        loaded: &LoadedSubscription,
+        policy: Policy,
+        unread: u64,
+        end: Offset,
+        seed: u64,
+        bounds: Bounds,
+    ) -> Self {
         let floor = loaded.position.floor();
         let mut dispatcher = Self {
             id: loaded.id,
@@ -184,6 +223,7 @@ impl Dispatcher {
             selection: loaded.record.selection.clone(),
             active: false,
             random: fastrand::Rng::with_seed(seed),
+            bounds,
             cursor: floor,
             known_end: end.max(floor),
             unread,
@@ -192,7 +232,7 @@ impl Dispatcher {
             fetching: false,
             starved_since_ms: None,
             window: Window::default(),
-            lanes: Lanes::default(),
+            lanes: Lanes::new(bounds.held_row_offsets_max),
             ready: VecDeque::new(),
             retries: BTreeMap::new(),
             due: BTreeSet::new(),
@@ -229,8 +269,10 @@ impl Dispatcher {
             Event::Conflicted(item) => self.conflicted(item),
             Event::Redriven(letters) => self.redriven(letters, now_ms, &mut settlement),
             Event::Dropped(offsets) => Self::dropped(&offsets, &mut settlement),
-            Event::Configured { policy, selection, skipped_unread, end } => {
-                self.configured(policy, selection, skipped_unread, end, &mut settlement);
+            Event::Configured { policy, selection, untold, skipped_unread, end } => {
+                self.known_end = self.known_end.max(end);
+                self.unread += untold;
+                self.configured(policy, selection, skipped_unread, &mut settlement);
             }
             Event::Tick => {}
         }
@@ -276,7 +318,7 @@ impl Dispatcher {
     /// When the next retry is due, or the window has starved long enough.
     pub fn next_due_ms(&self) -> Option<Millis> {
         let retry = self.due.first().map(|(due_ms, _)| *due_ms);
-        let starved = self.starved_since_ms.map(|since| since + STARVED_MS_MAX);
+        let starved = self.starved_since_ms.map(|since| since + self.bounds.starved_ms_max);
         if self.active { retry.into_iter().chain(starved).min() } else { None }
     }
 
@@ -304,6 +346,11 @@ impl Dispatcher {
     /// Where reading stands, and what was already passed beyond it before this process began.
     pub fn reading_from(&self) -> (Offset, &Position) {
         (self.cursor, &self.passed_before)
+    }
+
+    /// Messages before it are counted, if this subscription takes them; it is told of all others.
+    pub fn known_end(&self) -> Offset {
+        self.known_end
     }
 
     pub fn count_outcome(&mut self, kind: OutcomeKind) {
@@ -342,19 +389,20 @@ impl Dispatcher {
     }
 
     fn window_is_full(&self) -> bool {
-        self.window.len() >= WINDOW_MESSAGES_MAX || self.window.bytes() >= WINDOW_BYTES_MAX
+        self.window.len() >= self.bounds.window_messages_max || self.window.bytes() >= self.bounds.window_bytes_max
     }
 
     /// Asks for messages when a good part of the window is free, so that reads stay large.
     fn want_messages(&mut self, actions: &mut Vec<Action>) {
-        let roomy = self.window.len() <= WINDOW_MESSAGES_MAX - FETCH_MESSAGES_MAX
-            && self.window.bytes() <= WINDOW_BYTES_MAX / 4 * 3;
+        let bounds = self.bounds;
+        let roomy = self.window.len() <= bounds.window_messages_max - bounds.fetch_messages_max
+            && self.window.bytes() <= bounds.window_bytes_max / 4 * 3;
         if self.active && !self.fetching && self.unread > 0 && roomy {
             self.fetching = true;
             actions.push(Action::Fetch {
                 from: self.cursor,
-                messages_max: FETCH_MESSAGES_MAX,
-                bytes_max: WINDOW_BYTES_MAX / 4,
+                messages_max: bounds.fetch_messages_max,
+                bytes_max: bounds.window_bytes_max / 4,
             });
         }
     }
@@ -364,7 +412,7 @@ impl Dispatcher {
             return;
         }
         let mut due = Vec::new();
-        while due.len() < FETCH_MESSAGES_MAX {
+        while due.len() < self.bounds.fetch_messages_max {
             match self.due.first() {
                 Some(&(due_ms, offset)) if due_ms <= now_ms => {
                     self.due.pop_first();

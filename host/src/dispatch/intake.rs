@@ -6,7 +6,7 @@ use crate::log::{Batch, HeldAt, HeldRow, RetryRow, Settlement};
 use crate::message::{Millis, Offset, SharedMessage};
 
 use super::item::{Item, Origin};
-use super::{Dispatcher, Ready, RetryPhase, STARVED_MS_MAX};
+use super::{Dispatcher, Ready, RetryPhase};
 
 impl Dispatcher {
     /// Messages became durable. A dispatcher that keeps up takes them from here and never reads the log.
@@ -202,7 +202,7 @@ impl Dispatcher {
             return;
         }
         let since = *self.starved_since_ms.get_or_insert(now_ms);
-        if now_ms < since.saturating_add(STARVED_MS_MAX) {
+        if now_ms < since.saturating_add(self.bounds.starved_ms_max) {
             return;
         }
         self.starved_since_ms = None;

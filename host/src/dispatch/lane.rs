@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use crate::limits::HELD_ROW_OFFSETS_MAX;
 use crate::log::{HeldAt, HeldRow, KeyHash, Settlement, SubscriptionId};
 use crate::message::{Message, Millis, Offset};
 
@@ -77,8 +76,8 @@ impl Lane {
 }
 
 /// All lanes of a dispatcher. A lane exists while something of its key is pending in memory or in rows.
-#[derive(Default)]
 pub(super) struct Lanes {
+    row_offsets_max: usize,
     lanes: HashMap<KeyHash, Lane>,
     /// Lanes whose tail row grew in this step.
     dirty: HashSet<KeyHash>,
@@ -87,6 +86,10 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
+    pub(super) fn new(row_offsets_max: usize) -> Self {
+        Self { row_offsets_max, lanes: HashMap::new(), dirty: HashSet::new(), want_rows: Vec::new() }
+    }
+
     pub(super) fn open(&mut self, key: KeyHash) -> &mut Lane {
         self.lanes.entry(key).or_default()
     }
@@ -173,8 +176,9 @@ impl Lanes {
         subscription: SubscriptionId,
         settlement: &mut Settlement,
     ) {
-        let lane = self.lanes.entry(key).or_default();
-        let grows = |tail: &Arc<HeldRow>| tail.offsets.len() < HELD_ROW_OFFSETS_MAX;
+        let row_offsets_max = self.row_offsets_max;
+        let lane = self.open(key);
+        let grows = |tail: &Arc<HeldRow>| tail.offsets.len() < row_offsets_max;
         if lane.tail_sealed || !lane.tail.as_ref().is_some_and(grows) {
             self.record_tail(subscription, key, settlement);
             let row = HeldRow { offsets: Vec::new(), front: 0, accepted_ms: message.accepted_ms };
@@ -221,10 +225,11 @@ impl Lanes {
         subscription: SubscriptionId,
         settlement: &mut Settlement,
     ) -> Vec<Item> {
+        let row_offsets_max = self.row_offsets_max;
         let lane = self.get(key);
         let spilled: Vec<Item> =
             lane.queue.drain(..).filter(|item| matches!(item.origin, Origin::Window { .. })).collect();
-        for chunk in spilled.chunks(HELD_ROW_OFFSETS_MAX) {
+        for chunk in spilled.chunks(row_offsets_max) {
             let accepted_ms = chunk[0].message.accepted_ms;
             let row =
                 HeldRow { offsets: chunk.iter().map(|item| item.message.offset).collect(), front: 0, accepted_ms };

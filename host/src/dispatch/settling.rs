@@ -163,12 +163,10 @@ impl Dispatcher {
         policy: Policy,
         selection: Selection,
         skipped_unread: u64,
-        end: Offset,
         settlement: &mut Settlement,
     ) {
         self.policy = policy;
         self.selection = selection;
-        self.known_end = self.known_end.max(end);
         self.unread = self.unread.saturating_sub(skipped_unread);
         let skipped = i64::try_from(skipped_unread).expect("fewer messages than 2^63");
         settlement.counts.passed += skipped;
