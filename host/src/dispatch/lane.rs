@@ -73,6 +73,11 @@ impl Lane {
                 None => !self.queue.is_empty(),
             }
     }
+
+    /// Whether nothing but the reading of its first row keeps it from running.
+    pub(super) fn waits_for_row(&self) -> bool {
+        self.taken == 0 && self.queue.is_empty() && self.fronts.is_empty() && !self.rows.is_empty()
+    }
 }
 
 /// All lanes of a dispatcher. A lane exists while something of its key is pending in memory or in rows.
@@ -116,7 +121,7 @@ impl Lanes {
             lane.ready = true;
             return true;
         }
-        if lane.fronts.is_empty() && !lane.rows.is_empty() && !lane.loading_row {
+        if lane.waits_for_row() && !lane.loading_row {
             lane.loading_row = true;
             // A row that is being drained no longer grows, so that its offsets stay what was read.
             lane.tail_sealed |= lane.rows.len() == 1;
