@@ -21,6 +21,7 @@ mod lane;
 #[cfg(test)]
 mod model;
 pub mod reader;
+mod reload;
 pub mod router;
 pub mod runner;
 mod settling;
@@ -162,6 +163,8 @@ pub struct Dispatcher {
     /// What was passed above the floor before this process began; empty once the cursor is past it.
     passed_before: Position,
     fetching: bool,
+    /// Whether the selection changed since the fetch that is under way was asked for.
+    fetch_is_stale: bool,
     /// Since when the window is full and nothing can run.
     starved_since_ms: Option<Millis>,
 
@@ -230,6 +233,7 @@ impl Dispatcher {
             admitted_to: floor,
             passed_before: loaded.position.clone(),
             fetching: false,
+            fetch_is_stale: false,
             starved_since_ms: None,
             window: Window::default(),
             lanes: Lanes::new(bounds.held_row_offsets_max),
@@ -260,13 +264,13 @@ impl Dispatcher {
             Event::Fetched(batch) => self.fetched(batch, &mut settlement),
             Event::RetriesLoaded(loaded) => self.retries_loaded(loaded, &mut settlement),
             Event::RowLoaded { at, row, messages } => self.row_loaded(at, &row, messages, &mut settlement),
-            Event::Returned(items) => self.returned(items),
+            Event::Returned(items) => self.returned(items, &mut settlement),
             Event::Settled(finished) => {
                 for finished in finished {
                     self.settled(finished, &mut settlement);
                 }
             }
-            Event::Conflicted(item) => self.conflicted(item),
+            Event::Conflicted(item) => self.conflicted(item, &mut settlement),
             Event::Redriven(letters) => self.redriven(letters, now_ms, &mut settlement),
             Event::Dropped(offsets) => Self::dropped(&offsets, &mut settlement),
             Event::Configured { policy, selection, untold, skipped_unread, end } => {
