@@ -253,6 +253,9 @@ impl Dispatcher {
             dispatcher.held += u64::from(waiting);
             dispatcher.lanes.open(at.key).add_stored_row(at.first, waiting, accepted_ms);
         }
+        for key in dispatcher.lanes.keys() {
+            dispatcher.wake_lane(key);
+        }
         dispatcher
     }
 

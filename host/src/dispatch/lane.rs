@@ -107,8 +107,11 @@ impl Lanes {
         self.lanes.iter()
     }
 
+    /// All keys, in a fixed order, so that the same events make the same log.
     pub(super) fn keys(&self) -> Vec<KeyHash> {
-        self.lanes.keys().copied().collect()
+        let mut keys: Vec<KeyHash> = self.lanes.keys().copied().collect();
+        keys.sort_unstable();
+        keys
     }
 
     /// Looks at a lane after something of it changed. True if it became ready now.

@@ -26,7 +26,8 @@ impl Dispatcher {
         self.selection = selection;
         // It is read for the old selection, and may pass over what the new one takes.
         self.fetch_is_stale = self.fetching;
-        self.unread = self.unread.checked_sub(skipped_unread).expect("what is skipped unread was counted");
+        debug_assert!(skipped_unread <= self.unread, "what is skipped unread was counted");
+        self.unread = self.unread.saturating_sub(skipped_unread);
         let skipped = i64::try_from(skipped_unread).expect("fewer messages than 2^63");
         settlement.counts.passed += skipped;
         settlement.counts.skipped += skipped;
