@@ -46,7 +46,7 @@ use crate::policy::{Order, Policy};
 use lane::Lanes;
 use window::Window;
 
-/// How long the window may be full with nothing to run before waiting messages make room. Short enough
+/// How long the window may have no room and nothing to run before waiting messages make room. Short enough
 /// that no key starves the others, long enough that a burst of one fast key writes no rows.
 const STARVED_MS_MAX: Millis = 100;
 
@@ -165,7 +165,7 @@ pub struct Dispatcher {
     fetching: bool,
     /// Whether the selection changed since the fetch that is under way was asked for.
     fetch_is_stale: bool,
-    /// Since when the window is full and nothing can run.
+    /// Since when the window is known to be starved.
     starved_since_ms: Option<Millis>,
 
     window: Window,
@@ -322,10 +322,15 @@ impl Dispatcher {
         if self.active { self.ready.len() } else { 0 }
     }
 
-    /// When the next retry is due, or the window has starved long enough.
+    /// When [`Event::Tick`] is wanted: the next retry is due, or the window has starved long enough.
+    /// Asked after every step, and after every [`Self::take`], which may leave the window starved.
     pub fn next_due_ms(&self) -> Option<Millis> {
         let retry = self.due.first().map(|(due_ms, _)| *due_ms);
-        let starved = self.starved_since_ms.map(|since| since + self.bounds.starved_ms_max);
+        let starved = self.is_starved().then(|| match self.starved_since_ms {
+            Some(since_ms) => since_ms.saturating_add(self.bounds.starved_ms_max),
+            // Nobody looked at the clock yet.
+            None => 0,
+        });
         if self.active { retry.into_iter().chain(starved).min() } else { None }
     }
 
@@ -399,12 +404,20 @@ impl Dispatcher {
         self.window.len() >= self.bounds.window_messages_max || self.window.bytes() >= self.bounds.window_bytes_max
     }
 
-    /// Asks for messages when a good part of the window is free, so that reads stay large.
+    /// Whether a good part of the window is free, so that reads stay large.
+    fn window_has_room(&self) -> bool {
+        self.window.len() <= self.bounds.window_messages_max - self.bounds.fetch_messages_max
+            && self.window.bytes() <= self.bounds.window_bytes_max / 4 * 3
+    }
+
+    /// Whether nothing in the window can run, and nothing can come into it.
+    fn is_starved(&self) -> bool {
+        self.active && self.unread > 0 && self.ready.is_empty() && !self.window_has_room()
+    }
+
     fn want_messages(&mut self, actions: &mut Vec<Action>) {
         let bounds = self.bounds;
-        let roomy = self.window.len() <= bounds.window_messages_max - bounds.fetch_messages_max
-            && self.window.bytes() <= bounds.window_bytes_max / 4 * 3;
-        if self.active && !self.fetching && self.unread > 0 && roomy {
+        if self.active && !self.fetching && self.unread > 0 && self.window_has_room() {
             self.fetching = true;
             actions.push(Action::Fetch {
                 from: self.cursor,

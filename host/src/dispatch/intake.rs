@@ -199,7 +199,7 @@ impl Dispatcher {
     /// Where the window is full of messages that wait behind running ones, and slots idle, the longest
     /// queues make room: their messages go to held rows, and the window takes other keys.
     pub(super) fn relieve_starvation(&mut self, now_ms: Millis, settlement: &mut Settlement) {
-        if !(self.active && self.unread > 0 && self.window_is_full() && self.ready.is_empty()) {
+        if !self.is_starved() {
             self.starved_since_ms = None;
             return;
         }

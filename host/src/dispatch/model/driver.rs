@@ -80,8 +80,8 @@ impl World {
         let window_messages_max = random.usize(3..14);
         let bounds = Bounds {
             window_messages_max,
-            window_bytes_max: if random.bool() { random.usize(1_500..6_000) } else { 1 << 20 },
-            fetch_messages_max: random.usize(1..=window_messages_max.min(5)),
+            window_bytes_max: if random.bool() { random.usize(2_000..6_000) } else { 1 << 20 },
+            fetch_messages_max: random.usize(1..window_messages_max.min(6)),
             held_row_offsets_max: random.usize(1..6),
             starved_ms_max: random.u64(1..60),
         };
