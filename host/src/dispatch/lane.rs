@@ -117,12 +117,11 @@ impl Lanes {
     /// Looks at a lane after something of it changed. True if it became ready now.
     pub(super) fn wake(&mut self, key: KeyHash) -> bool {
         let Some(lane) = self.lanes.get_mut(&key) else { return false };
-        if lane.ready || lane.taken > 0 {
+        if lane.taken > 0 {
             return false;
         }
         if lane.can_run() {
-            lane.ready = true;
-            return true;
+            return !std::mem::replace(&mut lane.ready, true);
         }
         if lane.waits_for_row() && !lane.loading_row {
             lane.loading_row = true;
@@ -130,7 +129,8 @@ impl Lanes {
             lane.tail_sealed |= lane.rows.len() == 1;
             self.want_rows.push(key);
         }
-        if lane.is_done() {
+        // One that still stands among the ready ones is forgotten when its turn comes.
+        if lane.is_done() && !lane.ready {
             self.lanes.remove(&key);
         }
         false
