@@ -162,6 +162,8 @@ pub struct Dispatcher {
     admitted_to: Offset,
     /// What was passed above the floor before this process began; empty once the cursor is past it.
     passed_before: Position,
+    /// Where rows that an earlier process wrote end at the latest.
+    rows_end: Offset,
     fetching: bool,
     /// Whether the selection changed since the fetch that is under way was asked for.
     fetch_is_stale: bool,
@@ -232,6 +234,7 @@ impl Dispatcher {
             unread,
             admitted_to: floor,
             passed_before: loaded.position.clone(),
+            rows_end: loaded.position.end(),
             fetching: false,
             fetch_is_stale: false,
             starved_since_ms: None,
@@ -253,9 +256,10 @@ impl Dispatcher {
             dispatcher.held += u64::from(waiting);
             dispatcher.lanes.open(at.key).add_stored_row(at.first, waiting, accepted_ms);
         }
-        for key in dispatcher.lanes.keys() {
-            dispatcher.wake_lane(key);
-        }
+        // An earlier process may have made rows of messages whose predecessors in their key it had not
+        // passed when it ended: those are read again first, and get rows that come before.
+        dispatcher.lanes.rows_wait = true;
+        dispatcher.release_rows();
         dispatcher
     }
 
@@ -283,6 +287,7 @@ impl Dispatcher {
             }
             Event::Tick => {}
         }
+        self.release_rows();
         self.relieve_starvation(now_ms, &mut settlement);
         self.lanes.seal_dirty(self.id, &mut settlement);
         if !settlement.is_empty() {
@@ -424,6 +429,16 @@ impl Dispatcher {
                 messages_max: bounds.fetch_messages_max,
                 bytes_max: bounds.window_bytes_max / 4,
             });
+        }
+    }
+
+    /// Lets held rows be read once nothing that comes before any of them is unread.
+    fn release_rows(&mut self) {
+        if self.lanes.rows_wait && (self.unread == 0 || self.cursor >= self.rows_end) {
+            self.lanes.rows_wait = false;
+            for key in self.lanes.keys() {
+                self.wake_lane(key);
+            }
         }
     }
 

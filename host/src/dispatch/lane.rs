@@ -1,6 +1,7 @@
 //! Lanes: the messages of one key, in order and one at a time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::log::{HeldAt, HeldRow, KeyHash, Settlement, SubscriptionId};
@@ -23,7 +24,7 @@ pub(super) struct Lane {
     ready: bool,
     /// Held rows by their first offset.
     rows: BTreeMap<Offset, RowState>,
-    /// The last row, where this process wrote it.
+    /// The row that this process wrote last, and that grows.
     tail: Option<Arc<HeldRow>>,
     /// Whether the tail no longer grows, because it is being drained.
     tail_sealed: bool,
@@ -88,11 +89,13 @@ pub(super) struct Lanes {
     dirty: HashSet<KeyHash>,
     /// Lanes that want their first row read.
     want_rows: Vec<KeyHash>,
+    /// Whether no row is read yet, because messages that come before it may still be unread.
+    pub(super) rows_wait: bool,
 }
 
 impl Lanes {
     pub(super) fn new(row_offsets_max: usize) -> Self {
-        Self { row_offsets_max, lanes: HashMap::new(), dirty: HashSet::new(), want_rows: Vec::new() }
+        Self { row_offsets_max, lanes: HashMap::new(), dirty: HashSet::new(), want_rows: Vec::new(), rows_wait: false }
     }
 
     pub(super) fn open(&mut self, key: KeyHash) -> &mut Lane {
@@ -123,10 +126,11 @@ impl Lanes {
         if lane.can_run() {
             return !std::mem::replace(&mut lane.ready, true);
         }
-        if lane.waits_for_row() && !lane.loading_row {
+        if lane.waits_for_row() && !lane.loading_row && !self.rows_wait {
             lane.loading_row = true;
             // A row that is being drained no longer grows, so that its offsets stay what was read.
-            lane.tail_sealed |= lane.rows.len() == 1;
+            lane.tail_sealed |=
+                lane.tail.as_ref().is_some_and(|tail| lane.rows.keys().next() == Some(&tail.offsets[0]));
             self.want_rows.push(key);
         }
         // One that still stands among the ready ones is forgotten when its turn comes.
@@ -186,7 +190,11 @@ impl Lanes {
     ) {
         let row_offsets_max = self.row_offsets_max;
         let lane = self.open(key);
-        let grows = |tail: &Arc<HeldRow>| tail.offsets.len() < row_offsets_max;
+        // Before rows of an earlier process, messages that it had not passed are read again: rows do not overlap.
+        let grows = |tail: &Arc<HeldRow>| {
+            let between = (Bound::Excluded(tail.offsets[0]), Bound::Excluded(message.offset));
+            tail.offsets.len() < row_offsets_max && lane.rows.range(between).next().is_none()
+        };
         if lane.tail_sealed || !lane.tail.as_ref().is_some_and(grows) {
             self.record_tail(subscription, key, settlement);
             let row = HeldRow { offsets: Vec::new(), front: 0, accepted_ms: message.accepted_ms };
