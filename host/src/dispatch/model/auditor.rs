@@ -43,6 +43,15 @@ struct Taken {
     at: u64,
 }
 
+/// Under which order a message was met, by its index in the orders that there were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Met {
+    NotYet,
+    Under(u32),
+    /// Under one first and under another one later, so that it may come out of turn.
+    UnderTwo,
+}
+
 /// A lane as the promise sees it: what an order keeps together, for as long as that order held.
 type Lane = (u32, String);
 
@@ -59,8 +68,7 @@ pub(super) struct Auditor {
     selections: Vec<(Offset, Entry, Selection)>,
     reselected_at: u64,
     orders: Vec<Order>,
-    /// The order under which each message was met, by its index in `orders`; none where it was not yet.
-    met: Vec<Option<u32>>,
+    met: Vec<Met>,
     read_to: usize,
     taken: BTreeMap<Offset, Taken>,
     redriven: BTreeMap<Offset, u64>,
@@ -95,7 +103,7 @@ impl Auditor {
     }
 
     fn lane(&self, message: &SharedMessage) -> Option<Lane> {
-        let order = self.met[message.offset as usize]?;
+        let Met::Under(order) = self.met[message.offset as usize] else { return None };
         let name = match self.orders[order as usize] {
             Order::Key => message.event.key.clone()?,
             Order::Topic => message.event.topic.to_string(),
@@ -106,7 +114,7 @@ impl Auditor {
 
     pub(super) fn message_synced(&mut self, message: &SharedMessage) {
         self.messages.push(message.clone());
-        self.met.push(None);
+        self.met.push(Met::NotYet);
     }
 
     pub(super) fn synced(&mut self, entry: Entry) {
@@ -136,7 +144,10 @@ impl Auditor {
     pub(super) fn read_to(&mut self, cursor: Offset) {
         let order = self.order_now();
         while (self.read_to as Offset) < cursor && self.read_to < self.met.len() {
-            self.met[self.read_to].get_or_insert(order);
+            let met = &mut self.met[self.read_to];
+            if *met == Met::NotYet {
+                *met = Met::Under(order);
+            }
             self.read_to += 1;
         }
     }
@@ -150,10 +161,9 @@ impl Auditor {
         self.taken.clear();
         // What was not passed is met again.
         self.read_to = 0;
-        for (offset, met) in (0..).zip(&mut self.met) {
-            if !passed(offset) {
-                *met = None;
-            }
+        let order = self.order_now();
+        for (_, met) in (0..).zip(&mut self.met).filter(|(offset, _)| !passed(*offset)) {
+            *met = if [Met::NotYet, Met::Under(order)].contains(met) { Met::NotYet } else { Met::UnderTwo };
         }
     }
 
@@ -240,7 +250,9 @@ impl Auditor {
         self.steps += 1;
         assert_eq!(self.state(offset), State::Dead);
         self.redriven.insert(offset, self.steps);
-        self.met[offset as usize] = Some(self.order_now());
+        if self.met[offset as usize] != Met::Under(self.order_now()) {
+            self.met[offset as usize] = Met::UnderTwo;
+        }
         self.set(entry, offset, FRESH);
     }
 
