@@ -52,13 +52,23 @@ enum Met {
     UnderTwo,
 }
 
+struct Seen {
+    message: SharedMessage,
+    /// Whether a filter of its time took it.
+    matched: bool,
+    /// Whether none of the filters of now takes it.
+    leaving: bool,
+    met: Met,
+}
+
 /// A lane as the promise sees it: what an order keeps together, for as long as that order held.
-type Lane = (u32, String);
+type Lane<'a> = (u32, &'a str);
 
 #[derive(Default)]
 pub(super) struct Auditor {
     steps: u64,
-    messages: Vec<SharedMessage>,
+    /// Every synced message, by its offset.
+    messages: Vec<Seen>,
     /// The state of every matched message by all that is sequenced; one that is not here is pending.
     now: BTreeMap<Offset, State>,
     /// The same by what is synced, and what lies between.
@@ -68,7 +78,6 @@ pub(super) struct Auditor {
     selections: Vec<(Offset, Entry, Selection)>,
     reselected_at: u64,
     orders: Vec<Order>,
-    met: Vec<Met>,
     read_to: usize,
     taken: BTreeMap<Offset, Taken>,
     redriven: BTreeMap<Offset, u64>,
@@ -79,18 +88,17 @@ impl Auditor {
         Self { selections: vec![(0, 0, selection)], orders: vec![order], ..Self::default() }
     }
 
-    fn selection(&self) -> &Selection {
-        &self.selections.last().expect("there is a first one").2
-    }
-
-    fn matched(&self, message: &SharedMessage) -> bool {
+    /// Looks at a message under the selections that there were.
+    fn see(&self, message: SharedMessage, met: Met) -> Seen {
         let in_force = self.selections.iter().rev().find(|(from, _, _)| *from <= message.offset);
-        takes(&in_force.expect("the first one begins at 0").2, message)
+        let (_, _, last) = self.selections.last().expect("there is a first one");
+        let matched = takes(&in_force.expect("the first one begins at 0").2, &message);
+        Seen { matched, leaving: !takes(last, &message), message, met }
     }
 
-    /// Whether it was matched by a filter that is there no more.
-    fn is_leaving(&self, message: &SharedMessage) -> bool {
-        !takes(self.selection(), message)
+    fn see_anew(&mut self) {
+        let seen = std::mem::take(&mut self.messages);
+        self.messages = seen.into_iter().map(|seen| self.see(seen.message, seen.met)).collect();
     }
 
     fn state(&self, offset: Offset) -> State {
@@ -102,19 +110,19 @@ impl Auditor {
         self.unsynced.push_back((entry, offset, state));
     }
 
-    fn lane(&self, message: &SharedMessage) -> Option<Lane> {
-        let Met::Under(order) = self.met[message.offset as usize] else { return None };
+    fn lane<'a>(&self, seen: &'a Seen) -> Option<Lane<'a>> {
+        let Met::Under(order) = seen.met else { return None };
+        let event = &seen.message.event;
         let name = match self.orders[order as usize] {
-            Order::Key => message.event.key.clone()?,
-            Order::Topic => message.event.topic.to_string(),
+            Order::Key => event.key.as_deref()?,
+            Order::Topic => event.topic.as_str(),
             Order::None => return None,
         };
         Some((order, name))
     }
 
     pub(super) fn message_synced(&mut self, message: &SharedMessage) {
-        self.messages.push(message.clone());
-        self.met.push(Met::NotYet);
+        self.messages.push(self.see(message.clone(), Met::NotYet));
     }
 
     pub(super) fn synced(&mut self, entry: Entry) {
@@ -127,6 +135,7 @@ impl Auditor {
         self.steps += 1;
         self.reselected_at = self.steps;
         self.selections.push((from, entry, selection));
+        self.see_anew();
     }
 
     /// Messages that are read from now on are met under this order.
@@ -143,8 +152,8 @@ impl Auditor {
     /// Everything before the cursor was read.
     pub(super) fn read_to(&mut self, cursor: Offset) {
         let order = self.order_now();
-        while (self.read_to as Offset) < cursor && self.read_to < self.met.len() {
-            let met = &mut self.met[self.read_to];
+        while (self.read_to as Offset) < cursor && self.read_to < self.messages.len() {
+            let met = &mut self.messages[self.read_to].met;
             if *met == Met::NotYet {
                 *met = Met::Under(order);
             }
@@ -162,39 +171,38 @@ impl Auditor {
         // What was not passed is met again.
         self.read_to = 0;
         let order = self.order_now();
-        for (_, met) in (0..).zip(&mut self.met).filter(|(offset, _)| !passed(*offset)) {
-            *met = if [Met::NotYet, Met::Under(order)].contains(met) { Met::NotYet } else { Met::UnderTwo };
+        for seen in self.messages.iter_mut().filter(|seen| !passed(seen.message.offset)) {
+            let same = [Met::NotYet, Met::Under(order)].contains(&seen.met);
+            seen.met = if same { Met::NotYet } else { Met::UnderTwo };
         }
+        self.see_anew();
     }
 
     pub(super) fn was_taken(&mut self, offset: Offset) {
         self.steps += 1;
-        assert!(self.matched(&self.messages[offset as usize]), "{offset} was never matched");
+        assert!(self.messages[offset as usize].matched, "{offset} was never matched");
         let State::Pending { .. } = self.state(offset) else { panic!("{offset} is {:?}", self.state(offset)) };
         let before = self.taken.insert(offset, Taken { hand: Hand::Waiting, at: self.steps });
         assert!(before.is_none(), "{offset} was taken twice at once");
     }
 
     pub(super) fn started(&mut self, offset: Offset, now_ms: Millis) {
-        let message = &self.messages[offset as usize];
+        let seen = &self.messages[offset as usize];
         let taken_at = self.taken[&offset].at;
         let State::Pending { not_before_ms, .. } = self.state(offset) else { panic!("{offset} is over") };
         assert!(now_ms >= not_before_ms, "{offset} begins at {now_ms}, and asked for {not_before_ms}");
-        if self.is_leaving(message) {
+        if seen.leaving {
             assert!(taken_at < self.reselected_at, "{offset} is offered after its topic was taken out");
         }
-        if let Some(lane) = self.lane(message) {
-            for other in self.messages.iter().filter(|other| other.offset != offset && self.matched(other)) {
-                if self.lane(other).as_ref() != Some(&lane) {
-                    continue;
-                }
-                let hand = self.taken.get(&other.offset).map(|taken| taken.hand);
-                assert_ne!(hand, Some(Hand::Calling), "{} and {offset} of {lane:?} at once", other.offset);
-                let waits = matches!(self.state(other.offset), State::Pending { .. }) && hand != Some(Hand::Acked);
-                let redriven_later = self.redriven.get(&other.offset).is_some_and(|at| *at > taken_at);
-                if other.offset < offset && waits && !redriven_later && !self.is_leaving(other) {
-                    panic!("{offset} of {lane:?} begins before {}", other.offset);
-                }
+        if let Some(lane) = self.lane(seen) {
+            let others = self.messages.iter().filter(|other| other.matched && self.lane(other) == Some(lane));
+            for other in others {
+                let at = other.message.offset;
+                let hand = self.taken.get(&at).map(|taken| taken.hand);
+                assert_ne!(hand, Some(Hand::Calling), "{at} and {offset} of {lane:?} at once");
+                let waits = at < offset && matches!(self.state(at), State::Pending { .. }) && hand != Some(Hand::Acked);
+                let redriven_later = self.redriven.get(&at).is_some_and(|redriven_at| *redriven_at > taken_at);
+                assert!(!waits || redriven_later || other.leaving, "{offset} of {lane:?} begins before {at}");
             }
         }
         self.taken.get_mut(&offset).unwrap().hand = Hand::Calling;
@@ -250,8 +258,8 @@ impl Auditor {
         self.steps += 1;
         assert_eq!(self.state(offset), State::Dead);
         self.redriven.insert(offset, self.steps);
-        if self.met[offset as usize] != Met::Under(self.order_now()) {
-            self.met[offset as usize] = Met::UnderTwo;
+        if self.messages[offset as usize].met != Met::Under(self.order_now()) {
+            self.messages[offset as usize].met = Met::UnderTwo;
         }
         self.set(entry, offset, FRESH);
     }
@@ -264,13 +272,13 @@ impl Auditor {
     /// Every matched message with its state, as a number of each; and how many of the pending ones are leaving.
     fn tally(&self) -> Tally {
         let mut tally = Tally::default();
-        for message in self.messages.iter().filter(|message| self.matched(message)) {
+        for seen in self.messages.iter().filter(|seen| seen.matched) {
             tally.matched += 1;
-            match self.state(message.offset) {
+            match self.state(seen.message.offset) {
                 State::Acked => tally.acked += 1,
                 State::Dead => tally.dead += 1,
                 State::Dropped => tally.dropped += 1,
-                State::Pending { .. } if self.is_leaving(message) => tally.leaving += 1,
+                State::Pending { .. } if seen.leaving => tally.leaving += 1,
                 State::Pending { .. } => tally.pending += 1,
             }
         }
@@ -291,13 +299,9 @@ impl Auditor {
 
     /// Everything that is left pending must be among what is excused.
     pub(super) fn check_done(&self, counts: &Counts, excused: impl Fn(&SharedMessage) -> bool) {
-        let waits = |message: &&SharedMessage| {
-            self.matched(message)
-                && !self.is_leaving(message)
-                && matches!(self.state(message.offset), State::Pending { .. })
-                && !excused(message)
-        };
-        let stuck: Vec<_> = self.messages.iter().filter(waits).map(|message| message.offset).collect();
+        let pending = |seen: &&Seen| matches!(self.state(seen.message.offset), State::Pending { .. });
+        let waits = self.messages.iter().filter(|seen| seen.matched && !seen.leaving).filter(pending);
+        let stuck: Vec<_> = waits.filter(|seen| !excused(&seen.message)).map(|seen| seen.message.offset).collect();
         assert!(stuck.is_empty(), "stuck: {stuck:?} with {counts:?}");
     }
 

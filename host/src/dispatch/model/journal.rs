@@ -44,6 +44,8 @@ pub(super) struct Journal {
     unsynced: VecDeque<Change>,
     last_synced: Entry,
     end: Offset,
+    /// How many synced messages the selection takes.
+    counted: u64,
 }
 
 impl Journal {
@@ -66,6 +68,7 @@ impl Journal {
             unsynced: VecDeque::new(),
             last_synced: 0,
             end: 0,
+            counted: 0,
         }
     }
 
@@ -82,6 +85,7 @@ impl Journal {
     }
 
     pub(super) fn record(&mut self, record: SubscriptionRecord) -> Entry {
+        self.counted = self.count(&record.selection, 0, self.end);
         self.sequenced.record = record.clone();
         self.push(Change::Record(record))
     }
@@ -101,7 +105,11 @@ impl Journal {
         for change in self.unsynced.drain(..count) {
             self.last_synced += 1;
             match change {
-                Change::Append => self.end += 1,
+                Change::Append => {
+                    let message = &self.messages[usize::try_from(self.end).unwrap()];
+                    self.counted += u64::from(takes(&self.sequenced.record.selection, message));
+                    self.end += 1;
+                }
                 Change::Settle(settlement) => self.synced.apply(&settlement, self.row_offsets_max),
                 Change::Record(record) => self.synced.record = record,
             }
@@ -118,6 +126,7 @@ impl Journal {
         self.unsynced.clear();
         self.sequenced = self.synced.clone();
         self.messages.truncate(usize::try_from(self.end).unwrap());
+        self.counted = self.count(&self.sequenced.record.selection, 0, self.end);
     }
 
     /// The offset after the last synced message.
@@ -158,9 +167,8 @@ impl Journal {
 
     /// Messages that a subscription matched, by what is synced of the messages and sequenced of its record.
     pub(super) fn matched(&self) -> u64 {
-        let record = &self.sequenced.record;
-        let counted = self.count(&record.selection, 0, self.end);
-        counted.checked_add_signed(record.matched_base).expect("a filter that changed counted what it matched")
+        let matched = self.counted.checked_add_signed(self.sequenced.record.matched_base);
+        matched.expect("a filter that changed counted what it matched")
     }
 
     pub(super) fn load(&self) -> LoadedSubscription {
