@@ -1,10 +1,12 @@
 //! A model of everything around a dispatcher: a log in memory ([`journal`]), the edges in an order that a
 //! seed decides ([`driver`]), and the promise as a naive map ([`auditor`]), checked after every step.
+//! [`bounds`] looks at what one key may cost.
 //!
 //! A failure prints its seed and everything that happened. `SANDPOST_MODEL_SEEDS` sets how many seeds are
 //! tried, `SANDPOST_MODEL_SEED` tries that one alone.
 
 mod auditor;
+mod bounds;
 mod driver;
 mod journal;
 
