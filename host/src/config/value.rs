@@ -138,7 +138,7 @@ impl Reader<'_> {
 
     pub(super) fn log_filter(&self, setting: &'static Setting, default: &str) -> Result<String, ConfigError> {
         let (filter, _) = self.read(setting, default.to_owned(), |value| {
-            let text = value.as_str()?;
+            let text = value.as_str().filter(|text| !text.trim().is_empty())?;
             EnvFilter::builder().parse(text).ok().map(|_| text.to_owned())
         })?;
         Ok(filter)

@@ -194,3 +194,6 @@ impl EventError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
