@@ -1,0 +1,98 @@
+# All the set-up there is: every target checks for what it needs, and says what is missing and how to get it.
+#
+# Everything but `bench-engine` and `dist` is built with the profile `dev` into one target folder, so that the demo,
+# the tests and the examples share what takes long to build. Consumers have a profile of their own.
+
+CARGO ?= cargo
+TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+# In CI the versions are those of Cargo.lock, or the build fails.
+LOCKED := $(if $(CI),--locked)
+
+WASM := wasm32-wasip2
+# The packages that are consumers. Each becomes $(GUESTS)/PACKAGE.wasm.
+CONSUMERS := analytics email inventory ledger obedient versioned webhook-log
+# Their manifests, for a folder of plugins. Consumers made for tests have none: each test writes its own.
+MANIFESTS := $(wildcard plugins/*/*.toml examples/*/consumers/*/*.toml)
+GUESTS := $(TARGET_DIR)/guests
+GUEST_BUILD := $(CARGO) build $(LOCKED) --quiet --profile guest --target $(WASM)
+GUEST_BUILT := $(TARGET_DIR)/$(WASM)/guest
+
+# $(call copy,FROM,TO): TO keeps its time where nothing changed.
+copy = cmp -s $(1) $(2) || cp $(1) $(2)
+# $(call skip,WHAT,REASON): in CI a check that cannot run is a failure.
+skip = echo "SKIPPED: $(1): $(2)"; test "$(CI)" = "" || { echo "error: CI skips no check" >&2; exit 1; }
+
+.PHONY: help demo test lint fmt build guests example-github bench-engine dist check-rust check-wasm check-cc check-npm
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build guests ## Show a stream of orders on a bus, from publish to redrive
+	@$(TARGET_DIR)/debug/orders-demo
+
+test: build guests ## Run all tests, the demo and the example with recorded webhooks
+	$(CARGO) test $(LOCKED) --workspace
+	$(CARGO) test $(LOCKED) --package email --features all-currencies
+	@$(TARGET_DIR)/debug/orders-demo
+	@if command -v npm > /dev/null; \
+	then $(MAKE) --no-print-directory example-github; \
+	else $(call skip,example-github,npm is not installed; it comes with Node.js: https://nodejs.org); fi
+	@echo "All tests passed."
+
+lint: check-rust check-wasm check-cc ## Check the format, clippy (natively and for wasm) and the docs; warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- --deny warnings
+	$(CARGO) clippy $(LOCKED) --target $(WASM) $(CONSUMERS:%=--package %) --lib -- --deny warnings
+	$(CARGO) clippy $(LOCKED) --target $(WASM) --package email --features all-currencies --lib -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc $(LOCKED) --workspace --no-deps
+
+fmt: check-rust ## Format the code
+	$(CARGO) fmt --all
+
+build: check-rust check-cc ## Build the bus, and the programs of the examples
+	$(CARGO) build $(LOCKED) --package sandpost --package orders-demo --package github-webhooks
+
+guests: check-rust check-wasm ## Build the consumers, and put them with their manifests in target/guests
+	@mkdir -p $(GUESTS)
+	@# One package with and without a feature: the version that stays behind is the one without.
+	$(GUEST_BUILD) --package email --features all-currencies
+	@$(call copy,$(GUEST_BUILT)/email.wasm,$(GUESTS)/email-fixed.wasm)
+	$(GUEST_BUILD) $(CONSUMERS:%=--package %)
+	@$(foreach consumer,$(CONSUMERS),\
+	  $(call copy,$(GUEST_BUILT)/$(subst -,_,$(consumer)).wasm,$(GUESTS)/$(consumer).wasm);)
+	@$(foreach manifest,$(filter-out %/Cargo.toml,$(MANIFESTS)),\
+	  $(call copy,$(manifest),$(GUESTS)/$(notdir $(manifest)));)
+
+example-github: build guests check-npm ## Publish 329 recorded GitHub webhooks, and check counts and order
+	@$(TARGET_DIR)/debug/github-webhooks
+
+bench-engine: check-rust check-cc ## Measure the engine beside the disk it writes to (release build)
+	$(CARGO) bench $(LOCKED) --package sandpost --bench engine
+
+dist: check-rust check-cc ## Build the binary that is shipped: target/dist/sandpost
+	$(CARGO) build $(LOCKED) --profile dist --package sandpost
+	@ls -lh $(TARGET_DIR)/dist/sandpost
+
+check-rust:
+	@command -v $(CARGO) > /dev/null || { \
+	  echo "error: cargo is missing. Install Rust with rustup: https://rustup.rs" >&2; exit 1; }
+
+# rust-toolchain.toml names the target, but rustup adds it only together with a toolchain that it installs.
+check-wasm: check-rust
+	@if command -v rustup > /dev/null; then \
+	  rustup target list --installed | grep -qx $(WASM) || { \
+	    echo "Adding the target $(WASM) to the Rust toolchain."; rustup target add $(WASM); }; \
+	elif ! test -d "$$(rustc --print target-libdir --target $(WASM))"; then \
+	  echo "error: this Rust toolchain lacks the target $(WASM), and rustup, which adds it, is missing:" \
+	    "https://rustup.rs" >&2; exit 1; \
+	fi
+
+check-cc:
+	@command -v $${CC:-cc} > /dev/null || { \
+	  echo "error: a C compiler is missing (wasmtime contains some C). Install one, such as with" \
+	    "\`apt install gcc\`, \`dnf install gcc\` or \`xcode-select --install\`." >&2; exit 1; }
+
+check-npm:
+	@command -v npm > /dev/null || { \
+	  echo "error: npm is missing; the recorded webhooks are an npm package. It comes with Node.js:" \
+	    "https://nodejs.org" >&2; exit 1; }

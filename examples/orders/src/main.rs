@@ -1,0 +1,156 @@
+//! A stream of orders through a bus of its own, with everything that can happen to an order on the way.
+//!
+//! Three consumers take each order: `email` writes the mail, `inventory` reserves the stock, `analytics` counts.
+//! One order is confirmed by its supplier only in the third attempt. Another is in yen, which the first version
+//! of `email` cannot format: it ends as a dead letter, a fixed version is deployed while orders go on, and
+//! the dead letter is redriven. At the end the bus is asked for its figures, and each is held against what
+//! it must be.
+
+mod manifests;
+mod orders;
+mod producer;
+mod summary;
+mod watch;
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use example_harness::screen::{self, Story, Tone};
+use example_harness::{Bus, Places, wait_for};
+
+use crate::orders::Orders;
+use crate::producer::Producer;
+use crate::watch::Watch;
+
+const CONSUMERS: [&str; 3] = ["analytics", "email", "inventory"];
+
+/// Show a stream of orders on a bus of its own, from publish to redrive.
+#[derive(Parser)]
+struct Arguments {
+    #[command(flatten)]
+    places: Places,
+    /// How many orders are placed, 100 or more.
+    #[arg(long, default_value_t = 300)]
+    orders: usize,
+    /// What the orders are made up from.
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            screen::complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let orders = Arc::new(Orders::generate(arguments.seed, arguments.orders));
+    let bus = start(&arguments.places)?;
+    let outcome = show(&bus, &orders, &arguments.places);
+    if outcome.is_err() {
+        screen::complain(&format!("the last lines of the bus's log:\n{}", bus.log_end()));
+    }
+    outcome?;
+    bus.stop()
+}
+
+/// Starts the bus with the three consumers.
+fn start(places: &Places) -> Result<Bus> {
+    let bus = Bus::prepare(places)?;
+    for name in CONSUMERS {
+        let manifest = fs::read_to_string(places.guest(&format!("{name}.toml"))?)?;
+        bus.add(name, &places.guest(&format!("{name}.wasm"))?, &manifests::impatient(&manifest)?)?;
+    }
+    screen::command("sandpost serve");
+    let bus = bus.start()?;
+    screen::print(&format!("sandpost listening on {}", bus.client().url()));
+    let plugins = wait_for("the consumers to run", || {
+        let plugins = bus.client().plugins()?;
+        let running = plugins.iter().filter(|plugin| plugin.status == "running").count();
+        Ok((running == CONSUMERS.len()).then_some(plugins))
+    })?;
+    for plugin in plugins {
+        let topics = bus.client().subscription(&plugin.name)?.topics.join(", ");
+        let publishes = if plugin.publish.is_empty() { "nothing".to_owned() } else { plugin.publish.join(", ") };
+        screen::print(&format!("  {:<10} takes {topics:<13} may publish {publishes}", plugin.name));
+    }
+    Ok(bus)
+}
+
+fn show(bus: &Bus, orders: &Arc<Orders>, places: &Places) -> Result<()> {
+    let (all, back_order, poison) = (&orders.all, &orders.all[orders.back_order], &orders.all[orders.poison]);
+    screen::heading(&format!(
+        "{} orders are placed. {} waits for its supplier; {} is in yen, which this version of email cannot format.",
+        all.len(),
+        back_order.id,
+        poison.id
+    ));
+    let story = Story::default();
+    let mut watch = Watch::new(bus.client(), &story, orders)?;
+    // The last third is placed while the fixed consumer is swapped in.
+    let producer = Producer::start(bus.client().clone(), orders.clone(), all.len() / 3);
+
+    let letter = watch
+        .until("the order in yen to die", &producer, |_| Ok(bus.client().dead_letters("email")?.into_iter().next()))?;
+    story.tell(Tone::Bad, "email", &format!("{} is a dead letter: {}", letter.message_id, letter.reason));
+    watch.until("the back order to be acked", &producer, |watch| Ok(watch.back_order_is_acked().then_some(())))?;
+    run_command(bus, &["dead-letters", "show", &letter.id])?;
+
+    let broken = digest(bus, "email")?;
+    put_fixed(bus.folder(), places)?;
+    producer.go_on();
+    run_command(bus, &["plugins", "deploy", "fixed/email.wasm"])?;
+    let fixed = watch.until("the fixed version to run", &producer, |_| {
+        let now = digest(bus, "email")?;
+        Ok((now != broken).then_some(now))
+    })?;
+    story.tell(Tone::Good, "email", &format!("runs {} in place of {}", short(&fixed), short(&broken)));
+
+    run_command(bus, &["dead-letters", "redrive", &letter.id])?;
+    watch.until("every order to be settled", &producer, |watch| Ok(watch.all_is_settled().then_some(())))?;
+    producer.finish()?;
+    watch.last_words();
+
+    screen::heading("What the bus says in the end, and what it must be");
+    let told = summary::Told { letter: &letter, broken: &broken, fixed: &fixed };
+    summary::check(bus.client(), orders, &told)?.conclude()?;
+    screen::print("Every order is accounted for.");
+    Ok(())
+}
+
+/// Runs a command of the bus, as it is shown.
+fn run_command(bus: &Bus, arguments: &[&str]) -> Result<()> {
+    screen::command(&format!("sandpost {}", arguments.join(" ")));
+    let printed = bus.command(arguments)?;
+    screen::print(printed.trim_end());
+    Ok(())
+}
+
+/// The fixed version, as its developer has it: a file of the consumer's name in a folder of its own.
+fn put_fixed(folder: &Path, places: &Places) -> Result<()> {
+    let fixed = folder.join("fixed");
+    fs::create_dir(&fixed)?;
+    fs::copy(places.guest("email-fixed.wasm")?, fixed.join("email.wasm"))?;
+    fs::copy(folder.join("plugins/email.toml"), fixed.join("email.toml"))?;
+    Ok(())
+}
+
+/// The digest of what a consumer runs.
+fn digest(bus: &Bus, name: &str) -> Result<String> {
+    let plugins = bus.client().plugins()?;
+    let plugin = plugins.into_iter().find(|plugin| plugin.name == name).context("the consumer is gone")?;
+    plugin.digest.context("the consumer does not run")
+}
+
+/// A digest as far as it takes to tell two apart.
+fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}

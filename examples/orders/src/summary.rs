@@ -1,0 +1,102 @@
+//! The bus's own figures, against what follows from the orders.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result};
+use example_harness::{Checks, Client, DeadLetter, Message, Subscription};
+
+use crate::CONSUMERS;
+use crate::manifests::ATTEMPTS_MAX;
+use crate::orders::Orders;
+
+/// Articles that the shop has few of, and how many: `config` of the inventory's manifest.
+const STOCK: (&str, u32) = ("BOOK-1", 40);
+/// Below so many left, `stock.low` is published.
+const LOW_STOCK: u32 = 10;
+
+/// What the demonstration learned on its way.
+pub(crate) struct Told<'a> {
+    /// The dead letter, before it was redriven.
+    pub(crate) letter: &'a DeadLetter,
+    /// Digests of the two versions of `email`.
+    pub(crate) broken: &'a str,
+    pub(crate) fixed: &'a str,
+}
+
+pub(crate) fn check(client: &Client, orders: &Orders, told: &Told<'_>) -> Result<Checks> {
+    let count = orders.all.len() as u64;
+    let mut checks = Checks::new();
+    let topics = client.topics()?;
+    let placed = topics.iter().find(|topic| topic.name == "order.placed").context("there are no orders")?;
+    checks.equal("order.placed: messages", placed.last_sequence, count);
+
+    let subscriptions: BTreeMap<_, _> =
+        client.subscriptions()?.into_iter().map(|one| (one.name.clone(), one)).collect();
+    for name in CONSUMERS {
+        let one = subscriptions.get(name).with_context(|| format!("there is no subscription {name}"))?;
+        check_account(&mut checks, one, count);
+    }
+    let retries = |name: &str| subscriptions[name].calls("retry");
+    checks.equal("inventory: failed attempts of the back order", retries("inventory"), 2);
+    checks.equal("email: failed attempts of the order in yen", retries("email"), ATTEMPTS_MAX.into());
+    checks.equal("analytics: failed attempts", retries("analytics"), 0);
+
+    check_letter(&mut checks, orders, told);
+    checks.equal("email: redriven", subscriptions["email"].redriven, 1);
+    checks.equal("email: runs the fixed version", subscriptions["email"].digest.as_deref() == Some(told.fixed), true);
+
+    check_mails(&mut checks, orders, &client.messages("email.sent")?);
+    let low = client.messages("stock.low")?.len();
+    let ordered = orders.ordered(STOCK.0);
+    checks.equal("stock.low: messages", low, usize::from(ordered > STOCK.1 - LOW_STOCK));
+    Ok(checks)
+}
+
+/// Nothing is lost, and nothing is left.
+fn check_account(checks: &mut Checks, one: &Subscription, count: u64) {
+    let name = &one.name;
+    checks.equal(format!("{name}: matched"), one.matched, count);
+    checks.equal(format!("{name}: acked"), one.acked, count);
+    checks.equal(
+        format!("{name}: pending, dead, expired or skipped"),
+        one.pending + one.dead + one.expired + one.skipped,
+        0,
+    );
+}
+
+/// The evidence that the dead letter kept.
+fn check_letter(checks: &mut Checks, orders: &Orders, told: &Told<'_>) {
+    let Told { letter, broken, .. } = told;
+    checks.equal("dead letter: the order", letter.message_id.as_str(), &orders.all[orders.poison].id);
+    checks.equal("dead letter: reason", letter.reason.as_str(), "attempts-exhausted");
+    checks.equal("dead letter: attempts", letter.attempts_total, ATTEMPTS_MAX.into());
+    let evident = letter
+        .attempts
+        .iter()
+        .filter(|attempt| {
+            attempt.charged && attempt.outcome == "retry" && attempt.digest == *broken && attempt.text.contains("JPY")
+        })
+        .count();
+    checks.equal("dead letter: attempts that name the yen and the version", evident, ATTEMPTS_MAX as usize);
+}
+
+/// One mail for each order, and each customer's in the order of the orders; but the redriven one comes late.
+fn check_mails(checks: &mut Checks, orders: &Orders, mails: &[Message]) {
+    checks.equal("email.sent: messages", mails.len(), orders.all.len());
+    let mailed: BTreeSet<_> = mails.iter().filter_map(|mail| mail.subject.as_deref()).collect();
+    let ordered: BTreeSet<_> = orders.all.iter().map(|order| order.id.as_str()).collect();
+    checks.equal("email.sent: orders that have their mail", mailed.intersection(&ordered).count(), ordered.len());
+
+    let poison = orders.all[orders.poison].id.as_str();
+    let mut by_customer: BTreeMap<&str, (Vec<&str>, Vec<&str>)> = BTreeMap::new();
+    for order in orders.all.iter().filter(|order| order.id != poison) {
+        by_customer.entry(order.customer).or_default().0.push(&order.id);
+    }
+    for mail in mails.iter().filter(|mail| mail.subject.as_deref() != Some(poison)) {
+        if let (Some(customer), Some(order)) = (mail.partitionkey.as_deref(), mail.subject.as_deref()) {
+            by_customer.entry(customer).or_default().1.push(order);
+        }
+    }
+    let in_order = by_customer.values().filter(|(ordered, mailed)| ordered == mailed).count();
+    checks.equal("email.sent: customers whose mails are in order", in_order, by_customer.len());
+}
