@@ -169,15 +169,14 @@ impl Engine {
     }
 
     /// Remembers that a subscription changed hands or filters.
-    pub fn update(&self, name: &str, change: impl FnOnce(&mut Enrolled)) {
-        let mut router = self.router();
+    pub(super) fn update(&self, router: &mut Router, name: &str, change: impl FnOnce(&mut Enrolled)) {
         {
             let mut enrolled = self.enrolled.write().unwrap_or_else(PoisonError::into_inner);
             if let Some(one) = enrolled.get_mut(name) {
                 change(one);
             }
         }
-        self.reroute(&mut router);
+        self.reroute(router);
     }
 
     /// Forgets a subscription whose removal is sequenced.
@@ -224,15 +223,21 @@ impl Engine {
         drop(self.reader.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    fn router(&self) -> MutexGuard<'_, Router> {
+    pub(super) fn router(&self) -> MutexGuard<'_, Router> {
         self.router.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Called under the router's lock: no group is routed meanwhile, so what is counted here and what
     /// is routed afterwards meet without a gap.
     fn enrol(&self, loaded: &LoadedSubscription) -> Result<(), ReadError> {
-        let end = self.log.end();
-        let matched = self.matched(&loaded.record.selection, loaded.record.matched_base)?;
+        // The writer may be about to show one more group: then it is counted again.
+        let (end, matched) = loop {
+            let end = self.log.end();
+            let matched = self.matched(&loaded.record.selection, loaded.record.matched_base)?;
+            if self.log.end() == end {
+                break (end, matched);
+            }
+        };
         let unread = matched.saturating_sub(loaded.counts.passed);
         let seed = fastrand::u64(..);
         let dispatcher = Dispatcher::load(loaded, Policy::default(), unread, end, seed);
