@@ -1,14 +1,13 @@
 //! A consumer's state as one call sees it: its own staged writes over what its source holds.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{WasmList, WasmStr};
 
-use super::guest::{Call, Guest};
+use super::guest::{Call, Guest, StagedWrites};
 use super::records::{EntryRecord, StateRefusal};
 use super::{StateSource, StateUnreadable};
 use crate::limits;
@@ -16,7 +15,6 @@ use crate::limits;
 /// Entries that are asked of the source at a time, so that a scan of large values is noticed early.
 const SCAN_PAGE: usize = 100;
 
-type Staged = BTreeMap<String, Option<Bytes>>;
 type Answer<T> = Result<T, StateRefusal>;
 
 /// `state.get`
@@ -127,7 +125,7 @@ enum ScanError {
 /// of stored ones.
 fn merged_scan(
     source: &mut dyn StateSource,
-    staged: &Staged,
+    staged: &StagedWrites,
     prefix: &str,
     after: Option<&str>,
     limit: usize,
@@ -188,6 +186,7 @@ fn check_key(key: &str) -> Answer<()> {
 #[cfg(test)]
 mod tests {
     use std::any::Any;
+    use std::collections::BTreeMap;
 
     use proptest::prelude::*;
 
@@ -230,7 +229,7 @@ mod tests {
         ) {
             let value = |byte: u8| Bytes::from(vec![byte]);
             let stored: BTreeMap<_, _> = stored.into_iter().map(|(key, byte)| (key, value(byte))).collect();
-            let staged: Staged = staged.into_iter().map(|(key, byte)| (key, byte.map(value))).collect();
+            let staged: StagedWrites = staged.into_iter().map(|(key, byte)| (key, byte.map(value))).collect();
             let mut merged = stored.clone();
             for (key, value) in &staged {
                 match value {
@@ -283,7 +282,7 @@ mod tests {
     #[test]
     fn a_scan_larger_than_the_guest_is_not_gathered() {
         let stored = (0..10).map(|number| (format!("{number}"), Bytes::from(vec![0; 100]))).collect();
-        let found = merged_scan(&mut Stored(stored), &Staged::new(), "", None, 10, 500);
+        let found = merged_scan(&mut Stored(stored), &StagedWrites::new(), "", None, 10, 500);
         assert!(matches!(found, Err(ScanError::TooLarge)));
     }
 }
