@@ -392,7 +392,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> 
         let parameters: Result<Query<T>, QueryRejection> = Query::from_request_parts(parts, state).await;
         match parameters {
             Ok(Query(parameters)) => Ok(Self(parameters)),
-            Err(error) => Err(Problem::new(&problem::BAD_PARAMETER, error.body_text())),
+            Err(error) => {
+                let text = error.body_text();
+                let detail = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+                Err(Problem::new(&problem::BAD_PARAMETER, detail))
+            }
         }
     }
 }
