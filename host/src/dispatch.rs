@@ -52,6 +52,9 @@ use window::Window;
 /// that no key starves the others, long enough that a burst of one fast key writes no rows.
 const STARVED_MS_MAX: Millis = 100;
 
+/// Lanes whose held rows are read at a time. What is read of one row is bounded by who reads it.
+const ROWS_READ_MAX: usize = 64;
+
 /// What a dispatcher keeps in memory at most. The model narrows it to reach the corners with few messages.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
@@ -59,6 +62,7 @@ struct Bounds {
     window_bytes_max: usize,
     fetch_messages_max: usize,
     held_row_offsets_max: usize,
+    rows_read_max: usize,
     starved_ms_max: Millis,
 }
 
@@ -69,6 +73,7 @@ impl Default for Bounds {
             window_bytes_max: WINDOW_BYTES_MAX,
             fetch_messages_max: FETCH_MESSAGES_MAX,
             held_row_offsets_max: HELD_ROW_OFFSETS_MAX,
+            rows_read_max: ROWS_READ_MAX,
             starved_ms_max: STARVED_MS_MAX,
         }
     }
@@ -219,7 +224,7 @@ impl Dispatcher {
             fetch_is_stale: false,
             starved_since_ms: None,
             window: Window::default(),
-            lanes: Lanes::new(bounds.held_row_offsets_max),
+            lanes: Lanes::new(bounds.held_row_offsets_max, bounds.rows_read_max),
             ready: VecDeque::new(),
             retries: Retries::default(),
             held: 0,

@@ -166,7 +166,7 @@ impl Dispatcher {
         match (&item.origin, lane) {
             (Origin::Row { .. }, Some(key)) if !is_taken => {
                 // It leaves its row in order: it and all after it are read again when their turn comes.
-                self.lanes.get(key).queue.retain(|other| !matches!(other.origin, Origin::Row { .. }));
+                self.lanes.get(key).forget_row();
             }
             _ if !is_taken => self.skip(item, settlement),
             (Origin::Retry(_), _) => self.place_retry(item),

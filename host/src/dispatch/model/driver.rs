@@ -22,9 +22,6 @@ const TOPICS: [&str; 3] = ["a.x", "a.y", "b"];
 const FILTERS: [&str; 5] = ["a.x", "a.y", "b", "a.*", ">"];
 const KEYS: [Option<&str>; 5] = [None, Some("k0"), Some("k1"), Some("k2"), Some("k3")];
 
-/// Messages that workers may have at once.
-const RETURNED_MAX: usize = 40;
-
 /// A read that was asked for. It happens at some time after that, and is answered at some time later.
 enum Read {
     Fetch { selection: Selection, from: Offset, messages_max: usize, bytes_max: usize },
@@ -86,6 +83,7 @@ impl World {
             window_bytes_max: if random.bool() { random.usize(2_000..6_000) } else { 1 << 20 },
             fetch_messages_max: random.usize(1..window_messages_max.min(6)),
             held_row_offsets_max: random.usize(1..6),
+            rows_read_max: random.usize(1..4),
             starved_ms_max: random.u64(1..60),
         };
         let order = *random.choice(&[Order::Key, Order::Key, Order::Key, Order::Topic, Order::None]).unwrap();
@@ -545,9 +543,6 @@ impl World {
         }
         assert!(explanation.oldest_ms.is_none_or(|oldest_ms| oldest_ms <= self.now_ms));
 
-        let retries = self.dispatcher.retries.in_memory();
-        // Those that a worker gives back find their places taken.
-        assert!(retries <= self.bounds.fetch_messages_max + RETURNED_MAX, "{retries} retries in memory");
         let window = &self.dispatcher.window;
         let message_bytes_max = 400 + 64 + size_of::<crate::message::Message>();
         assert!(window.len() <= self.bounds.window_messages_max, "{} in the window", window.len());
