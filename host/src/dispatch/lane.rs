@@ -62,6 +62,11 @@ impl Lane {
         }
     }
 
+    /// Forgets messages of its row that no worker has; they are read again when their turn comes.
+    pub(super) fn forget_row(&mut self) {
+        self.queue.retain(|item| !matches!(item.origin, Origin::Row { .. }));
+    }
+
     /// When the oldest message in its rows was accepted.
     pub(super) fn oldest_held_ms(&self) -> Option<Millis> {
         self.rows.first_key_value().map(|(_, row)| row.accepted_ms)
@@ -84,18 +89,29 @@ impl Lane {
 /// All lanes of a dispatcher. A lane exists while something of its key is pending in memory or in rows.
 pub(super) struct Lanes {
     row_offsets_max: usize,
+    rows_read_max: usize,
     lanes: HashMap<KeyHash, Lane>,
     /// Lanes whose tail row grew in this step.
     dirty: HashSet<KeyHash>,
-    /// Lanes that want their first row read.
-    want_rows: Vec<KeyHash>,
+    /// Lanes that want their first row read, in turn.
+    want_rows: VecDeque<KeyHash>,
+    /// Lanes whose first row is being read, or has messages in their queue.
+    reading: BTreeSet<KeyHash>,
     /// Whether no row is read yet, because messages that come before it may still be unread.
     pub(super) rows_wait: bool,
 }
 
 impl Lanes {
-    pub(super) fn new(row_offsets_max: usize) -> Self {
-        Self { row_offsets_max, lanes: HashMap::new(), dirty: HashSet::new(), want_rows: Vec::new(), rows_wait: false }
+    pub(super) fn new(row_offsets_max: usize, rows_read_max: usize) -> Self {
+        Self {
+            row_offsets_max,
+            rows_read_max,
+            lanes: HashMap::new(),
+            dirty: HashSet::new(),
+            want_rows: VecDeque::new(),
+            reading: BTreeSet::new(),
+            rows_wait: false,
+        }
     }
 
     pub(super) fn open(&mut self, key: KeyHash) -> &mut Lane {
@@ -131,7 +147,8 @@ impl Lanes {
             // A row that is being drained no longer grows, so that its offsets stay what was read.
             lane.tail_sealed |=
                 lane.tail.as_ref().is_some_and(|tail| lane.rows.keys().next() == Some(&tail.offsets[0]));
-            self.want_rows.push(key);
+            self.want_rows.push_back(key);
+            self.reading.remove(&key);
         }
         // One that still stands among the ready ones is forgotten when its turn comes.
         if lane.is_done() && !lane.ready {
@@ -162,14 +179,33 @@ impl Lanes {
 
     /// Rows that are to be read now, by key and first offset.
     pub(super) fn rows_wanted(&mut self) -> Vec<(KeyHash, Offset)> {
-        let wanted = std::mem::take(&mut self.want_rows);
+        let mut wanted = Vec::new();
+        while !self.want_rows.is_empty() && self.may_read_row() {
+            let Some(key) = self.want_rows.pop_front() else { break };
+            let first = self.lanes.get(&key).and_then(|lane| lane.rows.keys().next());
+            if let Some(first) = first {
+                self.reading.insert(key);
+                wanted.push((key, *first));
+            }
+        }
         wanted
-            .into_iter()
-            .filter_map(|key| {
-                let lane = self.lanes.get(&key)?;
-                lane.rows.first_key_value().map(|(first, _)| (key, *first))
-            })
-            .collect()
+    }
+
+    /// Whether another row may be read. Where too many are, those that wait behind a running message or
+    /// one in retry are forgotten, to be read again: so that no key keeps others from being read.
+    fn may_read_row(&mut self) -> bool {
+        if self.reading.len() < self.rows_read_max {
+            return true;
+        }
+        let lanes = &mut self.lanes;
+        self.reading.retain(|key| {
+            let Some(lane) = lanes.get_mut(key) else { return false };
+            if !lane.loading_row && !lane.can_run() {
+                lane.forget_row();
+            }
+            lane.loading_row || lane.queue.front().is_some_and(|item| matches!(item.origin, Origin::Row { .. }))
+        });
+        self.reading.len() < self.rows_read_max
     }
 
     /// The answer to a wanted row came. True if its messages may join the queue.

@@ -173,6 +173,35 @@ fn a_blocked_key_costs_little_memory_and_its_neighbours_go_on() {
 }
 
 #[test]
+fn many_keys_that_were_blocked_at_once_are_read_in_parts() {
+    const KEYS: usize = 3_000;
+    let keys: Vec<String> = (0..KEYS).map(|number| format!("k{number}")).collect();
+    let mut bus = Prompt::new();
+    for _ in 0..3 {
+        bus.publish(keys.iter().map(String::as_str));
+        while bus.run(|item| item.history().is_none()) {}
+    }
+    assert_eq!((bus.dispatcher.pending(), bus.journal.synced.counts.rows), (3 * KEYS as u64, 3 * KEYS as u64));
+    assert_eq!((bus.dispatcher.retries.in_memory(), bus.dispatcher.window.len()), (0, 0));
+    bus.queued_max = 0;
+    bus.now_ms += 3_600_000;
+    bus.step(Event::Tick);
+    let mut retries_max = 0;
+    loop {
+        retries_max = retries_max.max(bus.dispatcher.retries.in_memory());
+        if !bus.run(|_| false) {
+            let Some(due_ms) = bus.dispatcher.next_due_ms() else { break };
+            bus.now_ms = bus.now_ms.max(due_ms);
+            bus.step(Event::Tick);
+        }
+    }
+    assert_eq!((bus.acked(), bus.dispatcher.pending()), (3 * KEYS as u64, 0));
+    assert!(retries_max <= FETCH_MESSAGES_MAX, "{retries_max} retries in memory");
+    let queued_max = Bounds::default().rows_read_max * ROW_MESSAGES_MAX;
+    assert!(bus.queued_max <= queued_max, "{} messages of rows in memory", bus.queued_max);
+}
+
+#[test]
 fn a_call_that_does_not_end_costs_little_memory_and_its_neighbours_go_on() {
     let mut bus = Prompt::new();
     bus.publish(["slow"].into_iter());
