@@ -1,11 +1,12 @@
 //! The writer: one thread that owns the write transaction.
 
+use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use redb::{Durability, ReadableTable, WriteTransaction};
+use redb::{Durability, ReadableDatabase, WriteTransaction};
 
 use super::encoding::put_number;
 use super::queue::Wake;
@@ -84,22 +85,28 @@ impl Writer {
         Self { inner, listener }
     }
 
+    /// Runs until the log ends or fails.
     pub(super) fn run(self) {
+        let _guard = PanicGuard(&self);
         loop {
             match self.inner.queue.next(IDLE) {
                 Wake::Group(group) => {
                     let begun = Instant::now();
-                    if let Err(error) = self.write(&group) {
-                        // Nobody is told before the waiters of this group are gone too.
-                        drop(group);
-                        return self.fail(&error);
+                    match self.write(&group) {
+                        Ok(true) => self.inner.meter.group(&group, begun.elapsed()),
+                        Ok(false) => {}
+                        Err(error) => {
+                            // Nobody is told before the waiters of this group are gone too.
+                            drop(group);
+                            return self.fail(&error.to_string());
+                        }
                     }
-                    self.publish(*group, begun.elapsed());
+                    self.publish(*group);
                     self.inner.space.look();
                 }
                 Wake::Idle => {
                     if self.inner.disk.is_broken() {
-                        return self.fail(&redb::Error::PreviousIo);
+                        return self.fail("a read failed");
                     }
                     self.inner.space.look();
                 }
@@ -108,7 +115,7 @@ impl Writer {
         }
     }
 
-    fn fail(&self, error: &redb::Error) {
+    fn fail(&self, error: &str) {
         // No more is sequenced before anybody can learn of it.
         let unwritten = self.inner.queue.stop();
         let failure = self.inner.disk.judge(error);
@@ -121,8 +128,7 @@ impl Writer {
     }
 
     /// Shows a durable group to readers, then to those who wait for it.
-    fn publish(&self, group: Group, took: Duration) {
-        self.inner.meter.group(&group, took);
+    fn publish(&self, group: Group) {
         let Group { last, messages, topics, waiters, bytes, .. } = group;
         drop(self.inner.visible.show(&messages, topics));
         // Only now may the overlay forget: readers who no longer find it there look at the disk.
@@ -134,9 +140,10 @@ impl Writer {
         self.listener.synced(last, &messages);
     }
 
-    fn write(&self, group: &Group) -> Result<(), redb::Error> {
+    /// Writes and syncs a group. Answers whether there was anything to write.
+    fn write(&self, group: &Group) -> Result<bool, redb::Error> {
         if group.writes_nothing() {
-            return Ok(());
+            return Ok(false);
         }
         let mut write = self.inner.database.begin_write()?;
         write.set_durability(Durability::Immediate).expect("no savepoint forbids it");
@@ -145,7 +152,19 @@ impl Writer {
         write_subscriptions(&write, group)?;
         write.commit()?;
         self.inner.disk.committed();
-        Ok(())
+        self.inner.snapshot.store(Arc::new(self.inner.database.begin_read()?));
+        Ok(true)
+    }
+}
+
+/// Ends the service if the writer panics: nobody else would ever answer those who wait.
+struct PanicGuard<'a>(&'a Writer);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail("the writer panicked");
+        }
     }
 }
 
@@ -183,19 +202,12 @@ impl<'a> Sheet<'a> {
         }
     }
 
-    /// Removes all rows whose keys begin with `prefix`.
-    fn remove_all(&mut self, prefix: &[u8]) -> Result<(), redb::Error> {
-        let mut keys = Vec::new();
-        for row in self.rows.range(prefix..)? {
-            let (key, _) = row?;
-            if !key.value().starts_with(prefix) {
-                break;
-            }
-            keys.push(key.value().to_vec());
-        }
-        for key in keys {
-            self.rows.remove(&*key)?;
-        }
+    /// Removes all rows whose keys begin with a subscription's id.
+    fn remove_all(&mut self, id: SubscriptionId) -> Result<(), redb::Error> {
+        let first = subscription_key(id);
+        let next = id.0.checked_add(1).map(|next| subscription_key(SubscriptionId(next)));
+        let end = next.as_ref().map_or(Bound::Unbounded, |next| Bound::Excluded(&next[..]));
+        self.rows.retain_in::<&[u8], _>((Bound::Included(&first[..]), end), |_, _| false)?;
         Ok(())
     }
 }
@@ -284,7 +296,7 @@ fn write_subscriptions(write: &WriteTransaction, group: &Group) -> Result<(), re
 
 fn remove_subscription(write: &WriteTransaction, id: SubscriptionId) -> Result<(), redb::Error> {
     for table in [&SUBSCRIPTIONS, &ACCOUNTS, &RETRIES, &HELD, &DEAD] {
-        Sheet::open(write, table)?.remove_all(&subscription_key(id))?;
+        Sheet::open(write, table)?.remove_all(id)?;
     }
     Ok(())
 }
