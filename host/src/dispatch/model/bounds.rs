@@ -109,8 +109,13 @@ impl Prompt {
 
     /// Takes a run and settles it; what fails is tried again after an hour.
     fn run(&mut self, fails: impl Fn(&Item) -> bool) -> bool {
-        let mut items = VecDeque::from(self.dispatcher.take(RUN_MESSAGES_MAX));
+        let items = self.dispatcher.take(RUN_MESSAGES_MAX);
         let any = !items.is_empty();
+        self.call(items.into(), fails);
+        any
+    }
+
+    fn call(&mut self, mut items: VecDeque<Item>, fails: impl Fn(&Item) -> bool) {
         let mut finished = Vec::new();
         while let Some(item) = items.pop_front() {
             let failed = fails(&item);
@@ -131,7 +136,6 @@ impl Prompt {
             }
         }
         self.settle(&mut finished);
-        any
     }
 
     fn settle(&mut self, finished: &mut Vec<Finished>) {
@@ -228,8 +232,7 @@ fn calls_that_do_not_end_keep_no_other_keys_rows_from_being_read() {
         if items[0].history().is_none() {
             stuck.extend(items);
         } else {
-            bus.step(Event::Returned(items));
-            bus.run(|item| item.history().is_none());
+            bus.call(items.into(), |_| false);
         }
     }
     bus.tick();
