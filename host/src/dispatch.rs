@@ -309,16 +309,18 @@ impl Dispatcher {
         if self.active { self.ready.len() } else { 0 }
     }
 
-    /// When [`Event::Tick`] is wanted: the next retry is due, or the window has starved long enough.
-    /// Asked after every step, and after every [`Self::take`], which may leave the window starved.
+    /// When [`Event::Tick`] is wanted, at once where that is past: the next retry is due, the window has
+    /// starved long enough, or a take made room. Asked after every step and after every [`Self::take`].
     pub fn next_due_ms(&self) -> Option<Millis> {
-        let retry = self.next_retry_ms();
-        let starved = self.is_starved().then(|| match self.starved_since_ms {
-            Some(since_ms) => since_ms.saturating_add(self.bounds.starved_ms_max),
-            // Nobody looked at the clock yet.
-            None => 0,
-        });
-        if self.active { retry.into_iter().chain(starved).min() } else { None }
+        if !self.active {
+            return None;
+        }
+        if self.lanes.has_row_to_read() || (self.is_starved() && self.starved_since_ms.is_none()) {
+            return Some(0);
+        }
+        let starved = self.starved_since_ms.filter(|_| self.is_starved());
+        let starved = starved.map(|since_ms| since_ms.saturating_add(self.bounds.starved_ms_max));
+        self.next_retry_ms().into_iter().chain(starved).min()
     }
 
     /// Lets its consumer run, or stops offering it messages.
@@ -372,6 +374,7 @@ impl Dispatcher {
 
     /// Puts a lane among the ready ones if it can run, and forgets it if nothing is left of it.
     fn wake_lane(&mut self, key: KeyHash) {
+        self.promote_retry(key);
         if self.lanes.wake(key) {
             self.ready.push_back(Ready::Lane(key));
         }

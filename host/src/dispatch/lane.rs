@@ -62,6 +62,16 @@ impl Lane {
         }
     }
 
+    /// Whether a row of it is being read, or messages of one stand in its queue.
+    fn is_reading(&self) -> bool {
+        self.loading_row || self.queue.front().is_some_and(|item| matches!(item.origin, Origin::Row { .. }))
+    }
+
+    /// Whether what was read of its row has to wait.
+    fn reads_needlessly(&self) -> bool {
+        !self.loading_row && !self.can_run()
+    }
+
     /// Forgets messages of its row that no worker has; they are read again when their turn comes.
     pub(super) fn forget_row(&mut self) {
         self.queue.retain(|item| !matches!(item.origin, Origin::Row { .. }));
@@ -133,6 +143,12 @@ impl Lanes {
         keys
     }
 
+    /// The first message in retry of a lane of which no worker has messages.
+    pub(super) fn first_front_of_idle(&self, key: KeyHash) -> Option<Offset> {
+        let lane = self.lanes.get(&key).filter(|lane| lane.taken == 0)?;
+        lane.fronts.first().copied()
+    }
+
     /// Looks at a lane after something of it changed. True if it became ready now.
     pub(super) fn wake(&mut self, key: KeyHash) -> bool {
         let Some(lane) = self.lanes.get_mut(&key) else { return false };
@@ -191,8 +207,14 @@ impl Lanes {
         wanted
     }
 
-    /// Whether another row may be read. Where too many are, those that wait behind a running message or
-    /// one in retry are forgotten, to be read again: so that no key keeps others from being read.
+    /// Whether a row is wanted and may be read.
+    pub(super) fn has_row_to_read(&self) -> bool {
+        let needless = |key| self.lanes.get(key).is_none_or(|lane| !lane.is_reading() || lane.reads_needlessly());
+        !self.want_rows.is_empty() && (self.reading.len() < self.rows_read_max || self.reading.iter().any(needless))
+    }
+
+    /// Makes room for another row to be read. Where too many are, those that wait behind a running message
+    /// or one in retry are forgotten, to be read again: so that no key keeps others from being read.
     fn may_read_row(&mut self) -> bool {
         if self.reading.len() < self.rows_read_max {
             return true;
@@ -200,10 +222,10 @@ impl Lanes {
         let lanes = &mut self.lanes;
         self.reading.retain(|key| {
             let Some(lane) = lanes.get_mut(key) else { return false };
-            if !lane.loading_row && !lane.can_run() {
+            if lane.reads_needlessly() {
                 lane.forget_row();
             }
-            lane.loading_row || lane.queue.front().is_some_and(|item| matches!(item.origin, Origin::Row { .. }))
+            lane.is_reading()
         });
         self.reading.len() < self.rows_read_max
     }

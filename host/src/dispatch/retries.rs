@@ -1,7 +1,8 @@
 //! Messages in retry: what memory knows of all of them, and which of them are read.
 //!
-//! Of a lane only the first one is read, for no other can run; and no more are read than may wait in
-//! memory. So every one that is read can run, and makes room for the next.
+//! Of a lane only the first one is read, and only while no worker has messages of it, for no other can
+//! run; and no more are read than may wait in memory. So every one that is read can run, and makes room
+//! for the next.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +25,7 @@ pub(super) struct Retry {
 enum Phase {
     /// Waits for its time.
     Due,
-    /// It is due, and stands behind another one in retry of its lane.
+    /// It is due, and stands behind another message of its lane that runs or is in retry.
     Behind,
     /// Its row and message are being read.
     Loading,
@@ -153,7 +154,11 @@ impl Dispatcher {
         let lane = self.lanes.get(key);
         lane.fronts.remove(&offset);
         lane.loaded.remove(&offset);
-        if let Some(&next) = lane.fronts.first()
+    }
+
+    /// Of a lane whose messages no worker has, the first one in retry has its turn.
+    pub(super) fn promote_retry(&mut self, key: KeyHash) {
+        if let Some(next) = self.lanes.first_front_of_idle(key)
             && self.retries.get(next).phase == Phase::Behind
         {
             self.retries.set(next, Phase::Due);
@@ -194,8 +199,8 @@ impl Dispatcher {
             && let Some(&(due_ms, offset)) = self.retries.due.first()
             && due_ms <= now_ms
         {
-            let is_first = |key| self.lanes.get(key).fronts.first() == Some(&offset);
-            if self.retries.get(offset).lane.is_none_or(is_first) {
+            let has_turn = |key| self.lanes.first_front_of_idle(key) == Some(offset);
+            if self.retries.get(offset).lane.is_none_or(has_turn) {
                 self.retries.set(offset, Phase::Loading);
                 wanted.push(offset);
             } else {

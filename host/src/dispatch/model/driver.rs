@@ -9,6 +9,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 
 use crate::dispatch::{Action, Bounds, Dispatcher, Event, Finished, Item};
+use crate::log::position::Position;
 use crate::log::{Batch, HeldAt, HeldRow, RetryRow, Selection, SubscriptionRecord};
 use crate::message::{Millis, Offset, SharedMessage};
 use crate::outcome::{Digest, Outcome};
@@ -144,25 +145,30 @@ impl World {
 
     fn publish(&mut self) {
         for _ in 0..self.random.usize(1..6) {
-            let topic = TopicName::client(self.random.choice(&TOPICS).unwrap()).unwrap();
+            let topic = *self.random.choice(&TOPICS).unwrap();
             // Some keys are busier than others.
             let keys = if self.random.bool() { &KEYS[1..2] } else { &KEYS[..] };
-            let key = self.random.choice(keys).unwrap().map(str::to_owned);
-            trace!(self, "publish {topic} {key:?}");
-            let event = crate::message::Event {
-                topic,
-                id: String::new(),
-                source: String::new(),
-                kind: String::new(),
-                subject: None,
-                key,
-                content_type: None,
-                attributes: Vec::new(),
-                data: Bytes::from(vec![0; self.random.usize(0..400)]),
-                hops: 0,
-            };
-            self.journal.append(event, self.now_ms);
+            let key = *self.random.choice(keys).unwrap();
+            let bytes = self.random.usize(0..400);
+            self.append(topic, key, bytes);
         }
+    }
+
+    fn append(&mut self, topic: &str, key: Option<&str>, bytes: usize) {
+        trace!(self, "publish {topic} {key:?}");
+        let event = crate::message::Event {
+            topic: TopicName::client(topic).unwrap(),
+            id: String::new(),
+            source: String::new(),
+            kind: String::new(),
+            subject: None,
+            key: key.map(str::to_owned),
+            content_type: None,
+            attributes: Vec::new(),
+            data: Bytes::from(vec![0; bytes]),
+            hops: 0,
+        };
+        self.journal.append(event, self.now_ms);
     }
 
     fn sync(&mut self) {
@@ -571,11 +577,21 @@ impl World {
         self.drive_on(|_| false);
         self.auditor.check_all_done(&self.journal.sequenced.counts);
         self.check_nothing_is_kept();
+        self.check_position();
         self.sync_first(self.journal.unsynced());
         self.crash();
         self.check();
         assert_eq!(self.dispatcher.pending(), 0, "what was over is not met again");
         self.check_nothing_is_kept();
+    }
+
+    /// When one more message is done, everything is behind the floor: the position does not grow with time.
+    fn check_position(&mut self) {
+        let selection = self.dispatcher.selection();
+        let topic = TOPICS.into_iter().find(|topic| selection.from_offset(topic).is_some());
+        self.append(topic.expect("every filter takes one of the topics"), None, 0);
+        self.drive_on(|_| false);
+        assert_eq!(self.journal.sequenced.position, Position::starting_at(self.journal.end()));
     }
 
     fn check_nothing_is_kept(&self) {
