@@ -538,6 +538,8 @@ pub struct LogFigures {
     pub recent_bytes: u64,
     pub file_bytes: u64,
     pub free_bytes: u64,
+    /// The watermark below which publishes are refused.
+    pub free_bytes_min: u64,
     pub appended_messages: u64,
     pub appended_bytes: u64,
     pub accepting: bool,

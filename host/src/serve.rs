@@ -10,10 +10,10 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::bus::Bus;
-use crate::bus::engine::{Engine, EngineError, EngineOptions};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::deploy::{self, ActivateError, Deployments};
+use crate::engine::{Engine, EngineError, EngineOptions};
 use crate::ingress::{BindError, Ingress, IngressSettings};
 use crate::log::redb_log::{OpenError, OpenOptions, RedbLog};
 use crate::log::{Log, LogFailure, PluginRecord};
@@ -92,11 +92,8 @@ pub fn serve<E>(
     settings: ServeSettings,
     on_ready: impl FnOnce(std::net::SocketAddr) -> Result<(), E>,
 ) -> Result<(), ServeError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("io")
-        .enable_all()
-        .build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("io").enable_all().build()?;
     let outcome = Life::begin(&runtime, settings).and_then(|mut life| {
         // Nobody listens for the address any more: that is no reason not to serve.
         let _ = on_ready(life.address);
@@ -259,8 +256,7 @@ fn start_deployments(
 ) -> Result<Deployments, ServeError> {
     let data_folder = settings.log.folder.clone();
     let sandbox = Sandbox::new(SandboxOptions::new(data_folder.join("artifacts")))?;
-    let options =
-        deploy::Options::new(settings.plugin_folder.clone(), data_folder, Arc::new(|| SystemClock.now_ms()));
+    let options = deploy::Options::new(settings.plugin_folder.clone(), data_folder, Arc::new(|| SystemClock.now_ms()));
     Ok(Deployments::start(options, Arc::new(bus.clone()), Arc::new(sandbox), recorded)?)
 }
 

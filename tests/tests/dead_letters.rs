@@ -87,7 +87,8 @@ fn a_fixed_consumer_handles_what_is_redriven_in_the_order_of_its_keys() {
     for key in 0..4 {
         let key = format!("key-{key}");
         let of_key = seen.iter().filter(|event| event.key.as_ref() == Some(&key));
-        let handled = of_key.map(|event| serde_json::from_value::<Handled>(event.data.clone()).expect("it published it"));
+        let handled =
+            of_key.map(|event| serde_json::from_value::<Handled>(event.data.clone()).expect("it published it"));
         let ids: Vec<_> = handled
             .map(|handled| {
                 assert_eq!((handled.attempt, handled.version.as_str()), (1, "fixed"), "its attempts begin anew");

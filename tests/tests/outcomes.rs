@@ -288,7 +288,9 @@ fn what_is_unavailable_is_not_charged_and_keeps_its_attempts() {
     let letter = bus.dead_letter(&format!("worker:{}", accepted.offset));
     let charged: Vec<_> = letter.attempts.iter().filter(|attempt| attempt.charged).collect();
     assert_eq!(charged.len(), 3, "{letter:#?}");
-    assert!(charged.iter().all(|attempt| attempt.outcome == "retry" && attempt.digest == sandpost_tests::digest(&failing)));
+    assert!(
+        charged.iter().all(|attempt| attempt.outcome == "retry" && attempt.digest == sandpost_tests::digest(&failing))
+    );
     for attempt in letter.attempts.iter().filter(|attempt| !attempt.charged) {
         assert_eq!((attempt.outcome.as_str(), attempt.text.as_str()), ("unavailable", "closed for today"));
     }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::Bus;
-use super::engine::{Engine, Enrolled, set_plugin};
 use crate::deploy::{ActivateError, ActiveVersion, Host};
 use crate::dispatch::Dispatcher;
 use crate::dispatch::subscription::{ConfigureError, Reselection};
+use crate::engine::{Engine, Enrolled};
 use crate::log::position::Position;
 use crate::log::{Change, CommitError, PluginRecord, ReadError, Selection, SubscriptionRecord, Txn};
 use crate::message::Offset;
@@ -182,7 +182,10 @@ impl Engine {
             for topic in self.log.topics() {
                 let name = topic.name.as_str();
                 let taken = spec.topics.iter().any(|one| one.matches(name));
-                if taken && filter.matches(name) && let Ok(literal) = crate::topic::TopicFilter::parse(name) {
+                if taken
+                    && filter.matches(name)
+                    && let Ok(literal) = crate::topic::TopicFilter::parse(name)
+                {
                     filters.push((literal, *from));
                 }
             }
@@ -221,6 +224,10 @@ impl Engine {
             error => unreadable(&error),
         })
     }
+}
+
+fn set_plugin(stem: &str, record: Option<PluginRecord>) -> Change {
+    Change::SetPlugin { stem: stem.to_owned(), record }
 }
 
 fn stopping() -> ActivateError {

@@ -115,7 +115,7 @@ fn waiting(waiting: &Value) -> Vec<(&'static str, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::Waiting;
+    use crate::view::Waiting;
 
     #[test]
     fn every_reason_to_wait_is_put_in_words() {

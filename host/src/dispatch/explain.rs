@@ -1,8 +1,8 @@
 //! Why every pending message waits, and since when.
 
-use crate::bus::Waiting;
 use crate::message::Millis;
 use crate::outcome::OutcomeKind;
+use crate::view::Waiting;
 
 use super::{Dispatcher, Ready};
 

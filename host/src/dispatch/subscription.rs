@@ -136,7 +136,11 @@ impl Subscription {
             None => (inner.dispatcher.selection().clone(), 0, 0, 0),
         };
         let mut actions = Vec::new();
-        inner.dispatcher.step(Event::Configured { policy, selection, untold, skipped_unread, end }, now_ms, &mut actions);
+        inner.dispatcher.step(
+            Event::Configured { policy, selection, untold, skipped_unread, end },
+            now_ms,
+            &mut actions,
+        );
         actions.retain_mut(|action| match action {
             Action::Commit(settlement) => {
                 let taken = std::mem::replace(settlement, Settlement::new(self.id, 0));
@@ -251,7 +255,11 @@ impl Subscription {
     }
 
     /// What a runner does next, or `None` where it has retired. `call` is what its calls take on average.
-    pub(super) fn take_run(self: &Arc<Self>, call: Duration, instance: &mut Option<Instance>) -> Option<(Vec<Item>, Policy)> {
+    pub(super) fn take_run(
+        self: &Arc<Self>,
+        call: Duration,
+        instance: &mut Option<Instance>,
+    ) -> Option<(Vec<Item>, Policy)> {
         let mut inner = self.lock();
         let fitting = RUN_TARGET.as_nanos() / call.as_nanos().max(1);
         let slots = (inner.dispatcher.policy().concurrency as usize).min(self.shared.workers).max(1);

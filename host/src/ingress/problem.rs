@@ -11,8 +11,9 @@ use serde_json::{Map, Value, json};
 use super::body::BodyError;
 use super::cloud_events::{DecodeError, EventError};
 use super::guard::Refusal;
-use crate::bus::{BusError, PublishError};
+use crate::bus::BusError;
 use crate::log::ReadError;
+use crate::publish::PublishError;
 use crate::topic::TopicError;
 
 /// What is wrong, in general.

@@ -23,10 +23,11 @@ use super::cloud_events::{self, Encoded, Fill, Mode};
 use super::guard::{self, Allowed};
 use super::problem::{self, Problem};
 use super::{IngressSettings, tail};
-use crate::bus::{Bus, BusError, DeadLetterFilter, DeadLetterView, PluginView, SubscriptionView, TopicView};
+use crate::bus::{Bus, BusError, DeadLetterFilter};
 use crate::limits::{BATCH_BYTES_MAX, KIB, MESSAGE_ATTRIBUTES_BYTES_MAX};
 use crate::message::{Message, Offset, Sequence, SharedMessage};
 use crate::topic::{TopicFilter, TopicName};
+use crate::view::{DeadLetterView, PluginView, SubscriptionView, TopicView};
 
 /// Items of one answer: by default, and at most.
 const LIMIT_DEFAULT: usize = 100;

@@ -37,6 +37,10 @@ impl Space {
         Self { folder, reserve, free_bytes_min, free_bytes: AtomicU64::new(0), reserved: AtomicBool::new(false) }
     }
 
+    pub(super) fn free_bytes_min(&self) -> u64 {
+        self.free_bytes_min
+    }
+
     /// Looks at the disk, and takes the reserve again where there is room for it besides the watermark.
     pub(super) fn look(&self) {
         let free = match free_bytes(&self.folder) {

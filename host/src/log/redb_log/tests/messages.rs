@@ -1,7 +1,6 @@
 //! Messages: what is written is read, from memory, by the index and from blocks in a row.
 
 use super::*;
-use crate::log::ReadError;
 use crate::message::Sequence;
 
 #[test]

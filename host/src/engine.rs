@@ -9,7 +9,6 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
-use super::PublishError;
 use crate::clock::Clock;
 use crate::dispatch::Dispatcher;
 use crate::dispatch::reader::Reader;
@@ -18,7 +17,7 @@ use crate::dispatch::subscription::{Subscription, Surroundings};
 use crate::dispatch::workers::Workers;
 use crate::log::position::Position;
 use crate::log::{
-    Change, CommitError, Counts, Listener, LoadedSubscription, Log, LogFailure, PluginRecord, ReadError, Sequenced,
+    CommitError, Counts, Listener, LoadedSubscription, Log, LogFailure, PluginRecord, ReadError, Sequenced,
     SubscriptionId, SubscriptionRecord, Txn, TxnNumber,
 };
 use crate::message::{Millis, Offset, SharedMessage};
@@ -122,14 +121,6 @@ impl Engine {
         self.failure.subscribe()
     }
 
-    /// What a publisher is told whose message was not synced.
-    pub fn publish_failure(&self) -> PublishError {
-        match &*self.failure.borrow() {
-            Some(LogFailure::Full { .. }) => PublishError::NoRoom { free_bytes: 0, min_bytes: 0 },
-            _ => PublishError::Stopping,
-        }
-    }
-
     /// All subscriptions, by name.
     pub fn enrolled(&self) -> Vec<Enrolled> {
         self.enrolled.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
@@ -169,7 +160,7 @@ impl Engine {
     }
 
     /// Remembers that a subscription changed hands or filters.
-    pub(super) fn update(&self, router: &mut Router, name: &str, change: impl FnOnce(&mut Enrolled)) {
+    pub(crate) fn update(&self, router: &mut Router, name: &str, change: impl FnOnce(&mut Enrolled)) {
         {
             let mut enrolled = self.enrolled.write().unwrap_or_else(PoisonError::into_inner);
             if let Some(one) = enrolled.get_mut(name) {
@@ -223,7 +214,7 @@ impl Engine {
         drop(self.reader.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    pub(super) fn router(&self) -> MutexGuard<'_, Router> {
+    pub(crate) fn router(&self) -> MutexGuard<'_, Router> {
         self.router.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -279,9 +270,4 @@ impl Listener for Ears {
         }
         engine.failure.send_replace(Some(failure));
     }
-}
-
-/// Changes of one consumer's records.
-pub(super) fn set_plugin(stem: &str, record: Option<PluginRecord>) -> Change {
-    Change::SetPlugin { stem: stem.to_owned(), record }
 }
