@@ -6,6 +6,8 @@
 //!
 //! Run it by `make bench-engine`. It needs the guest `glance`, and says so where it is missing.
 
+#![allow(clippy::print_stdout, reason = "the table is what a benchmark is for")]
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write as _;

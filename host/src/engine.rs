@@ -17,7 +17,7 @@ use crate::dispatch::subscription::{Subscription, Surroundings};
 use crate::dispatch::workers::Workers;
 use crate::log::position::Position;
 use crate::log::{
-    CommitError, Counts, Listener, LoadedSubscription, Log, LogFailure, PluginRecord, ReadError, Sequenced,
+    CommitError, Counts, Listener, LoadedSubscription, Log, LogFailure, PluginRecords, ReadError, Sequenced,
     SubscriptionId, SubscriptionRecord, Txn, TxnNumber,
 };
 use crate::message::{Millis, Offset, SharedMessage};
@@ -72,7 +72,7 @@ impl Engine {
         clock: Arc<dyn Clock>,
         runtime: &Handle,
         options: EngineOptions,
-    ) -> Result<(Arc<Self>, Vec<(String, PluginRecord)>), EngineError> {
+    ) -> Result<(Arc<Self>, PluginRecords), EngineError> {
         let loaded = log.load()?;
         let (reader, reader_thread) = Reader::start(log.clone())?;
         let workers = Workers::start(options.workers, runtime)?;

@@ -16,7 +16,7 @@ use crate::deploy::{self, ActivateError, Deployments};
 use crate::engine::{Engine, EngineError, EngineOptions};
 use crate::ingress::{BindError, Ingress, IngressSettings};
 use crate::log::redb_log::{OpenError, OpenOptions, RedbLog};
-use crate::log::{Log, LogFailure, PluginRecord};
+use crate::log::{Log, LogFailure, PluginRecords};
 use crate::sandbox::{Sandbox, SandboxError, SandboxOptions};
 
 /// How long calls that run may take to end when the bus is told to stop.
@@ -244,16 +244,12 @@ fn start_engine(
     runtime: &Runtime,
     settings: &ServeSettings,
     log: Arc<dyn Log>,
-) -> Result<(Arc<Engine>, Vec<(String, PluginRecord)>), EngineError> {
+) -> Result<(Arc<Engine>, PluginRecords), EngineError> {
     let options = EngineOptions { workers: settings.workers, message_data_max: settings.message_data_max };
     Engine::start(log, Arc::new(SystemClock), runtime.handle(), options)
 }
 
-fn start_deployments(
-    settings: &ServeSettings,
-    bus: &Bus,
-    recorded: Vec<(String, PluginRecord)>,
-) -> Result<Deployments, ServeError> {
+fn start_deployments(settings: &ServeSettings, bus: &Bus, recorded: PluginRecords) -> Result<Deployments, ServeError> {
     let data_folder = settings.log.folder.clone();
     let sandbox = Sandbox::new(SandboxOptions::new(data_folder.join("artifacts")))?;
     let options = deploy::Options::new(settings.plugin_folder.clone(), data_folder, Arc::new(|| SystemClock.now_ms()));
