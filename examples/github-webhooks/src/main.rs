@@ -24,9 +24,9 @@ struct Arguments {
     #[command(flatten)]
     places: Places,
     #[command(flatten)]
-    recorded: recorded::Arguments,
+    source: recorded::Source,
     #[command(flatten)]
-    ledger: ledger_run::Arguments,
+    size: ledger_run::Size,
 }
 
 fn main() -> ExitCode {
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    let webhooks = recorded::load(&arguments.recorded)?;
+    let webhooks = recorded::load(&arguments.source)?;
     let bus = Bus::prepare(&arguments.places)?;
     for (stem, component) in [
         (webhooks_run::ALL, "webhook-log.wasm"),
@@ -51,7 +51,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         bus.add(stem, &arguments.places.guest(component)?, &manifest)?;
     }
     let bus = bus.start()?;
-    let outcome = show(bus.client(), &webhooks, &arguments.ledger);
+    let outcome = show(bus.client(), &webhooks, &arguments.size);
     if outcome.is_err() {
         screen::complain(&format!("the last lines of the bus's log:\n{}", bus.log_end()));
     }
@@ -59,14 +59,14 @@ fn run(arguments: &Arguments) -> Result<()> {
     bus.stop()
 }
 
-fn show(client: &Client, webhooks: &[recorded::Webhook], ledger: &ledger_run::Arguments) -> Result<()> {
+fn show(client: &Client, webhooks: &[recorded::Webhook], size: &ledger_run::Size) -> Result<()> {
     wait_for("the consumers to run", || {
         let plugins = client.plugins()?;
         Ok((plugins.iter().filter(|plugin| plugin.status == "running").count() == 3).then_some(()))
     })?;
     let mut checks = Checks::new();
     webhooks_run::run(client, webhooks, &mut checks)?;
-    ledger_run::run(client, ledger, &mut checks)?;
+    ledger_run::run(client, size, &mut checks)?;
     screen::heading("What the consumers saw, and what the input says");
     checks.conclude()
 }

@@ -87,15 +87,17 @@ impl Bus {
         self.folder.path()
     }
 
-    /// Runs a command of the bus's command line against this bus, and answers what it printed.
+    /// Runs a command of the bus's command line against this bus, in its temporary folder, and answers what it
+    /// printed.
     ///
     /// # Errors
     /// Where the command fails, with what it said.
     pub fn command(&self, arguments: &[&str]) -> Result<String> {
         let output = sandpost(&self.sandpost)
             .args(arguments)
-            .env("SANDPOST_URL", self.client.url())
-            .env("SANDPOST_PLUGINS", self.folder.path().join("plugins"))
+            .current_dir(self.folder.path())
+            .env("SANDPOST_BUS", self.client.url())
+            .env("SANDPOST_PLUGINS", "plugins")
             .output()?;
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {

@@ -106,6 +106,7 @@ fn show(bus: &Bus, orders: &Arc<Orders>, places: &Places) -> Result<()> {
 
     let broken = digest(bus, "email")?;
     put_fixed(bus.folder(), places)?;
+    story.tell(Tone::Plain, "shop", "the last orders are placed while a fixed version of email is deployed");
     producer.go_on();
     run_command(bus, &["plugins", "deploy", "fixed/email.wasm"])?;
     let fixed = watch.until("the fixed version to run", &producer, |_| {
@@ -117,7 +118,7 @@ fn show(bus: &Bus, orders: &Arc<Orders>, places: &Places) -> Result<()> {
     run_command(bus, &["dead-letters", "redrive", &letter.id])?;
     watch.until("every order to be settled", &producer, |watch| Ok(watch.all_is_settled().then_some(())))?;
     producer.finish()?;
-    watch.last_words();
+    watch.tell_progress();
 
     screen::heading("What the bus says in the end, and what it must be");
     let told = summary::Told { letter: &letter, broken: &broken, fixed: &fixed };

@@ -32,6 +32,7 @@ pub(crate) struct Watch<'a> {
     failures_told: BTreeMap<&'static str, u64>,
     mails_told: usize,
     milestones_told: usize,
+    progress_told: String,
     back_order_told: bool,
     waiting_told: bool,
 }
@@ -51,6 +52,7 @@ impl<'a> Watch<'a> {
             failures_told: BTreeMap::new(),
             mails_told: 0,
             milestones_told: 0,
+            progress_told: String::new(),
             back_order_told: false,
             waiting_told: false,
         })
@@ -166,18 +168,17 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn tell_progress(&self) {
+    /// How far everything is, where that is not what was told last.
+    pub(crate) fn tell_progress(&mut self) {
         let acked = |name: &str| self.subscriptions.get(name).map_or(0, |one| one.acked);
         let (email, inventory, analytics) = (acked("email"), acked("inventory"), acked("analytics"));
         let what = format!(
-            "{:>4} orders placed; acked by email {email}, inventory {inventory}, analytics {analytics}",
+            "{} orders placed; acked by email {email}, inventory {inventory}, analytics {analytics}",
             self.placed
         );
-        self.story.tell(Tone::Plain, "shop", &what);
-    }
-
-    /// Where everything stands in the end.
-    pub(crate) fn last_words(&self) {
-        self.tell_progress();
+        if what != self.progress_told {
+            self.story.tell(Tone::Plain, "shop", &what);
+            self.progress_told = what;
+        }
     }
 }
