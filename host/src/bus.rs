@@ -1,11 +1,25 @@
 //! The bus as its edges see it: what HTTP, the command line and deployments may ask of it.
 
-use std::sync::Arc;
+mod activation;
+pub mod engine;
+mod operate;
+mod views;
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use arc_swap::ArcSwapOption;
 use serde::Serialize;
+use tokio::sync::watch;
 
-use crate::log::{CommitError, ReadError};
+use crate::deploy::ActivateError;
+use crate::limits::{FETCH_MESSAGES_MAX, MIB, WINDOW_BYTES_MAX};
+use crate::log::{Change, ReadBounds, ReadError, Selection, Txn};
 use crate::message::{Event, Millis, Offset, Sequence, SharedMessage};
+use crate::publish;
+use crate::topic::TopicFilter;
+use activation::Running;
+use engine::Engine;
 
 /// An event was accepted, and is synced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,19 +51,6 @@ pub enum PublishError {
     /// The bus is shutting down, or its log failed: the message was not accepted.
     #[error("the bus is stopping, and accepts no message")]
     Stopping,
-}
-
-impl From<CommitError> for PublishError {
-    fn from(error: CommitError) -> Self {
-        match error {
-            CommitError::NoRoom { free_bytes, min_bytes } => Self::NoRoom { free_bytes, min_bytes },
-            CommitError::Busy { unsynced_bytes } => Self::Busy { unsynced_bytes },
-            CommitError::Stopped => Self::Stopping,
-            CommitError::Conflict { .. } | CommitError::StaleEpoch { .. } | CommitError::NameTaken { .. } => {
-                unreachable!("a publish expects nothing: {error}")
-            }
-        }
-    }
 }
 
 /// Why a question or command was refused.
@@ -102,6 +103,8 @@ pub struct SubscriptionView {
     /// Calls by outcome since the bus started.
     pub outcomes: Vec<(&'static str, u64)>,
     pub instances: u32,
+    /// Why its messages could not be read from the log, if so.
+    pub problem: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -212,87 +215,261 @@ pub type Publish = Vec<Event>;
 /// The bus. Cheap to clone; all clones are the same bus.
 #[derive(Clone)]
 pub struct Bus {
-    #[allow(dead_code)]
-    inner: Arc<()>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// None while the bus starts, while a full disk makes it start anew, and when it stops.
+    engine: ArcSwapOption<Engine>,
+    /// What runs, by consumer. Held while versions change, so that they change one at a time.
+    active: Mutex<BTreeMap<String, Running>>,
+    /// What is known of consumers that do not run as their files say. Set once deployments have begun.
+    deployments: OnceLock<Box<dyn Fn() -> Vec<PluginView> + Send + Sync>>,
+    message_data_max: usize,
+    /// Why there is no engine.
+    unready: Mutex<String>,
 }
 
 impl Bus {
+    /// A bus that is not serving yet.
+    pub fn new(message_data_max: usize) -> Self {
+        let inner = Inner {
+            engine: ArcSwapOption::empty(),
+            active: Mutex::default(),
+            deployments: OnceLock::new(),
+            message_data_max,
+            unready: Mutex::new("starting".to_owned()),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Serves on this engine from now on: runs on it what ran on the one before.
+    pub fn serve_on(&self, engine: Arc<Engine>) -> Result<(), ActivateError> {
+        for (stem, running) in self.inner.active().iter() {
+            engine.activate(stem, running)?;
+        }
+        self.inner.engine.store(Some(engine));
+        Ok(())
+    }
+
+    /// Serves no longer, for this reason. Answers with the engine that served.
+    pub fn withdraw(&self, reason: &str) -> Option<Arc<Engine>> {
+        reason.clone_into(&mut self.inner.unready.lock().unwrap_or_else(PoisonError::into_inner));
+        self.inner.engine.swap(None)
+    }
+
+    /// Where to ask about consumers that do not run as their files say.
+    pub fn report_deployments(&self, views: impl Fn() -> Vec<PluginView> + Send + Sync + 'static) {
+        // Deployments begin once; a second report would be a bug of ours.
+        assert!(self.inner.deployments.set(Box::new(views)).is_ok(), "deployments are reported once");
+    }
+
     /// Publishes events, all or none of them, and answers once they are synced.
-    pub async fn publish(&self, _events: Publish) -> Result<Vec<Accepted>, PublishError> {
-        unimplemented!()
+    pub async fn publish(&self, events: Publish) -> Result<Vec<Accepted>, PublishError> {
+        publish::check(&events, self.inner.message_data_max)?;
+        let engine = self.engine().map_err(|_| PublishError::Stopping)?;
+        publish::publish(&engine, events).await
     }
 
     pub fn topics(&self) -> Vec<TopicView> {
-        unimplemented!()
+        let Ok(engine) = self.engine() else { return Vec::new() };
+        let enrolled = engine.enrolled();
+        let mut topics: Vec<TopicView> = engine
+            .log
+            .topics()
+            .into_iter()
+            .map(|topic| {
+                let takers = enrolled.iter().filter(|one| one.subscription.takes(topic.name.as_str()).is_some());
+                TopicView {
+                    name: topic.name.to_string(),
+                    messages: topic.last_sequence,
+                    last_sequence: topic.last_sequence,
+                    last_offset: topic.last_offset,
+                    bytes: topic.bytes,
+                    created_ms: topic.created_ms,
+                    subscriptions: takers.map(|one| one.subscription.name.to_string()).collect(),
+                }
+            })
+            .collect();
+        topics.sort_by(|one, other| one.name.cmp(&other.name));
+        topics
     }
 
     /// Synced messages of a topic from a sequence on, at most `limit`.
-    pub fn messages(&self, _topic: &str, _from: Sequence, _limit: usize) -> Result<Vec<SharedMessage>, BusError> {
-        unimplemented!()
+    pub fn messages(&self, topic: &str, from: Sequence, limit: usize) -> Result<Vec<SharedMessage>, BusError> {
+        let engine = self.engine()?;
+        let unknown = || BusError::UnknownTopic { topic: topic.to_owned() };
+        let info = engine.log.topic(topic).ok_or_else(unknown)?;
+        if from > info.last_sequence {
+            return Ok(Vec::new());
+        }
+        let filter = TopicFilter::parse(topic).map_err(|_| unknown())?;
+        let selection = Selection { filters: vec![(filter, 0)] };
+        let mut next = engine.log.locate(topic, from.max(1))?;
+        let mut messages = Vec::new();
+        while messages.len() < limit {
+            let bounds = ReadBounds { messages_max: limit - messages.len(), bytes_max: WINDOW_BYTES_MAX };
+            let batch = engine.log.read(&selection, next, bounds)?;
+            messages.extend(batch.messages);
+            if batch.next >= batch.end {
+                break;
+            }
+            next = batch.next;
+        }
+        Ok(messages)
     }
 
     /// Synced messages of a topic filter from an offset on (the end where `None`), as they become so.
-    pub fn tail(&self, _filter: crate::topic::TopicFilter, _from: Option<Offset>) -> Tail {
-        unimplemented!()
+    pub fn tail(&self, filter: TopicFilter, from: Option<Offset>) -> Result<Tail, BusError> {
+        let engine = self.engine()?;
+        let next = from.unwrap_or_else(|| engine.log.end());
+        Ok(Tail { synced: engine.synced(), engine: Arc::downgrade(&engine), filter, next })
     }
 
     pub fn subscriptions(&self) -> Vec<SubscriptionView> {
-        unimplemented!()
+        let Ok(engine) = self.engine() else { return Vec::new() };
+        let active = self.digests();
+        engine.enrolled().iter().map(|one| views::subscription(&engine, one, &active)).collect()
     }
 
-    pub fn subscription(&self, _name: &str) -> Result<SubscriptionView, BusError> {
-        unimplemented!()
+    pub fn subscription(&self, name: &str) -> Result<SubscriptionView, BusError> {
+        let engine = self.engine()?;
+        let enrolled = engine.find(name).ok_or_else(|| unknown_subscription(&engine, name))?;
+        Ok(views::subscription(&engine, &enrolled, &self.digests()))
     }
 
     /// Removes an orphaned subscription with its account and dead letters.
-    pub async fn remove_subscription(&self, _name: &str) -> Result<(), BusError> {
-        unimplemented!()
+    pub async fn remove_subscription(&self, name: &str) -> Result<(), BusError> {
+        let engine = self.engine()?;
+        let _operator = engine.operator.lock().await;
+        let enrolled = engine.find(name).ok_or_else(|| unknown_subscription(&engine, name))?;
+        if enrolled.subscription.is_active() {
+            let manifest = format!("{}.toml", enrolled.consumer);
+            return Err(BusError::StillDeclared { subscription: name.to_owned(), manifest });
+        }
+        let change = Change::RemoveSubscription { id: enrolled.subscription.id };
+        let txn = Txn { now_ms: engine.now_ms(), changes: vec![change], ..Txn::default() };
+        enrolled.subscription.halt();
+        operate::synced(&engine, txn).await?;
+        engine.dismiss(name);
+        Ok(())
     }
 
     /// Dead letters after an id, in the order of subscription and offset.
     pub fn dead_letters(
         &self,
-        _filter: &DeadLetterFilter,
-        _after: Option<&str>,
-        _limit: usize,
+        filter: &DeadLetterFilter,
+        after: Option<&str>,
+        limit: usize,
     ) -> Result<Vec<DeadLetterView>, BusError> {
-        unimplemented!()
+        operate::list(&*self.engine()?, filter, after, limit)
     }
 
-    pub fn dead_letter(&self, _id: &str) -> Result<DeadLetterView, BusError> {
-        unimplemented!()
+    /// One dead letter, with its message.
+    pub fn dead_letter(&self, id: &str) -> Result<DeadLetterView, BusError> {
+        operate::show(&*self.engine()?, id)
     }
 
     /// Offers dead letters again to the subscriptions they failed in. Answers how many, once that is synced.
-    pub async fn redrive(&self, _filter: &DeadLetterFilter) -> Result<u64, BusError> {
-        unimplemented!()
+    pub async fn redrive(&self, filter: &DeadLetterFilter) -> Result<u64, BusError> {
+        operate::redrive(&*self.engine()?, filter).await
     }
 
     /// Drops dead letters; they count as skipped. Answers how many, once that is synced.
-    pub async fn drop_dead_letters(&self, _filter: &DeadLetterFilter) -> Result<u64, BusError> {
-        unimplemented!()
+    pub async fn drop_dead_letters(&self, filter: &DeadLetterFilter) -> Result<u64, BusError> {
+        operate::drop_letters(&*self.engine()?, filter).await
     }
 
     pub fn plugins(&self) -> Vec<PluginView> {
-        unimplemented!()
+        self.inner.deployments.get().map_or_else(Vec::new, |views| views())
     }
 
     pub fn readiness(&self) -> Readiness {
-        unimplemented!()
+        match self.engine() {
+            Ok(engine) if engine.log.figures().accepting => Readiness { ready: true, reason: None },
+            Ok(_) => Readiness { ready: false, reason: Some("the data folder's disk is nearly full".to_owned()) },
+            Err(_) => {
+                let reason = self.inner.unready.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                Readiness { ready: false, reason: Some(reason) }
+            }
+        }
     }
 
     /// Figures of the moment, in the Prometheus text format.
     pub fn metrics(&self) -> String {
-        unimplemented!()
+        let figures = self.engine().map(|engine| engine.log.figures()).unwrap_or_default();
+        crate::metrics::encode(&figures, &self.topics(), &self.subscriptions(), &self.plugins())
+    }
+
+    /// What runs every second: lag is warned about once per episode, and idle instances go.
+    pub fn look_after(&self) {
+        let Ok(engine) = self.engine() else { return };
+        for one in engine.enrolled() {
+            one.subscription.drop_idle();
+            let view = views::subscription(&engine, &one, &BTreeMap::new());
+            if one.subscription.warns(view.oldest_pending_seconds) {
+                tracing::warn!(
+                    subscription = view.name,
+                    pending = view.pending,
+                    oldest_seconds = view.oldest_pending_seconds,
+                    "the backlog grows old"
+                );
+            }
+        }
+    }
+
+    fn engine(&self) -> Result<Arc<Engine>, BusError> {
+        self.inner.engine.load_full().ok_or(BusError::Stopping)
+    }
+
+    /// The digests of what runs, by consumer.
+    fn digests(&self) -> BTreeMap<String, String> {
+        self.inner.active().iter().map(|(stem, running)| (stem.clone(), running.digest())).collect()
     }
 }
 
+impl Inner {
+    fn active(&self) -> MutexGuard<'_, BTreeMap<String, Running>> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unknown_subscription(engine: &Engine, name: &str) -> BusError {
+    let known = engine.enrolled().iter().map(|one| one.subscription.name.to_string()).collect();
+    BusError::UnknownSubscription { subscription: name.to_owned(), known }
+}
+
 /// Messages as they are synced. Reads the log at its reader's pace, so a slow reader costs no memory.
-pub struct Tail {}
+pub struct Tail {
+    engine: Weak<Engine>,
+    synced: watch::Receiver<Offset>,
+    filter: TopicFilter,
+    next: Offset,
+}
 
 impl Tail {
     /// The next messages, at least one; waits for them. `None` where the bus stops.
     pub async fn next(&mut self) -> Option<Result<Vec<SharedMessage>, ReadError>> {
-        unimplemented!()
+        loop {
+            {
+                let engine = self.engine.upgrade()?;
+                self.synced.borrow_and_update();
+                let selection = Selection { filters: vec![(self.filter.clone(), 0)] };
+                let bounds = ReadBounds { messages_max: FETCH_MESSAGES_MAX, bytes_max: MIB };
+                match engine.log.read(&selection, self.next, bounds) {
+                    Ok(batch) => {
+                        self.next = batch.next;
+                        if !batch.messages.is_empty() {
+                            return Some(Ok(batch.messages));
+                        }
+                        if batch.next < batch.end {
+                            continue;
+                        }
+                    }
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+            self.synced.changed().await.ok()?;
+        }
     }
 }

@@ -18,7 +18,10 @@ mod explain;
 mod intake;
 mod item;
 mod lane;
+#[cfg(test)]
+mod model;
 pub mod reader;
+mod reload;
 pub mod router;
 pub mod runner;
 mod settling;
@@ -33,7 +36,7 @@ use std::sync::Arc;
 pub use explain::Explanation;
 pub use item::{Finished, Item, Origin};
 
-use crate::limits::{FETCH_MESSAGES_MAX, WINDOW_BYTES_MAX, WINDOW_MESSAGES_MAX};
+use crate::limits::{FETCH_MESSAGES_MAX, HELD_ROW_OFFSETS_MAX, WINDOW_BYTES_MAX, WINDOW_MESSAGES_MAX};
 use crate::log::position::Position;
 use crate::log::{
     Batch, DeadRow, HeldAt, HeldRow, KeyHash, LoadedSubscription, RetryRow, Selection, Settlement, SubscriptionId,
@@ -44,9 +47,31 @@ use crate::policy::{Order, Policy};
 use lane::Lanes;
 use window::Window;
 
-/// How long the window may be full with nothing to run before waiting messages make room. Short enough
+/// How long the window may have no room and nothing to run before waiting messages make room. Short enough
 /// that no key starves the others, long enough that a burst of one fast key writes no rows.
 const STARVED_MS_MAX: Millis = 100;
+
+/// What a dispatcher keeps in memory at most. The model narrows it to reach the corners with few messages.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    window_messages_max: usize,
+    window_bytes_max: usize,
+    fetch_messages_max: usize,
+    held_row_offsets_max: usize,
+    starved_ms_max: Millis,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            window_messages_max: WINDOW_MESSAGES_MAX,
+            window_bytes_max: WINDOW_BYTES_MAX,
+            fetch_messages_max: FETCH_MESSAGES_MAX,
+            held_row_offsets_max: HELD_ROW_OFFSETS_MAX,
+            starved_ms_max: STARVED_MS_MAX,
+        }
+    }
+}
 
 /// What happened.
 pub enum Event<'a> {
@@ -68,8 +93,11 @@ pub enum Event<'a> {
     Redriven(Vec<(SharedMessage, Arc<DeadRow>)>),
     /// Dead letters are dropped by an operator.
     Dropped(Vec<Offset>),
-    /// The manifest changed. `skipped_unread` messages past the cursor are in topics that it no longer takes.
-    Configured { policy: Policy, selection: Selection, skipped_unread: u64, end: Offset },
+    /// The manifest changed. Up to the log's end, the selection before took `untold` messages from
+    /// [`Dispatcher::known_end`] on, and `skipped_unread` messages that are not read yet
+    /// ([`Dispatcher::reading_from`]) and that this one does not take. What it takes anew begins at `end`
+    /// or later. Without a change of the selection all three are 0.
+    Configured { policy: Policy, selection: Selection, untold: u64, skipped_unread: u64, end: Offset },
     /// Time passed.
     Tick,
 }
@@ -123,6 +151,7 @@ pub struct Dispatcher {
     /// Whether its consumer can run. Orphaned subscriptions hold no window.
     active: bool,
     random: fastrand::Rng,
+    bounds: Bounds,
 
     /// Everything before it was read.
     cursor: Offset,
@@ -134,8 +163,12 @@ pub struct Dispatcher {
     admitted_to: Offset,
     /// What was passed above the floor before this process began; empty once the cursor is past it.
     passed_before: Position,
+    /// Where rows that an earlier process wrote end at the latest.
+    rows_end: Offset,
     fetching: bool,
-    /// Since when the window is full and nothing can run.
+    /// Whether the selection changed since the fetch that is under way was asked for.
+    fetch_is_stale: bool,
+    /// Since when the window is known to be starved.
     starved_since_ms: Option<Millis>,
 
     window: Window,
@@ -177,6 +210,17 @@ impl Dispatcher {
     /// Rebuilds a dispatcher from what is durable. `unread` is how many messages the subscription
     /// matched and its position has not passed; `end` is the log's end that this count stands on.
     pub fn load(loaded: &LoadedSubscription, policy: Policy, unread: u64, end: Offset, seed: u64) -> Self {
+        Self::load_bounded(loaded, policy, unread, end, seed, Bounds::default())
+    }
+
+    fn load_bounded(
+        loaded: &LoadedSubscription,
+        policy: Policy,
+        unread: u64,
+        end: Offset,
+        seed: u64,
+        bounds: Bounds,
+    ) -> Self {
         let floor = loaded.position.floor();
         let mut dispatcher = Self {
             id: loaded.id,
@@ -185,15 +229,18 @@ impl Dispatcher {
             selection: loaded.record.selection.clone(),
             active: false,
             random: fastrand::Rng::with_seed(seed),
+            bounds,
             cursor: floor,
             known_end: end.max(floor),
             unread,
             admitted_to: floor,
             passed_before: loaded.position.clone(),
+            rows_end: loaded.position.end(),
             fetching: false,
+            fetch_is_stale: false,
             starved_since_ms: None,
             window: Window::default(),
-            lanes: Lanes::default(),
+            lanes: Lanes::new(bounds.held_row_offsets_max),
             ready: VecDeque::new(),
             retries: BTreeMap::new(),
             due: BTreeSet::new(),
@@ -210,6 +257,10 @@ impl Dispatcher {
             dispatcher.held += u64::from(waiting);
             dispatcher.lanes.open(at.key).add_stored_row(at.first, waiting, accepted_ms);
         }
+        // An earlier process may have made rows of messages whose predecessors in their key it had not
+        // passed when it ended: those are read again first, and get rows that come before.
+        dispatcher.lanes.rows_wait = true;
+        dispatcher.release_rows();
         dispatcher
     }
 
@@ -221,20 +272,23 @@ impl Dispatcher {
             Event::Fetched(batch) => self.fetched(batch, &mut settlement),
             Event::RetriesLoaded(loaded) => self.retries_loaded(loaded, &mut settlement),
             Event::RowLoaded { at, row, messages } => self.row_loaded(at, &row, messages, &mut settlement),
-            Event::Returned(items) => self.returned(items),
+            Event::Returned(items) => self.returned(items, &mut settlement),
             Event::Settled(finished) => {
                 for finished in finished {
                     self.settled(finished, &mut settlement);
                 }
             }
-            Event::Conflicted(item) => self.conflicted(item),
+            Event::Conflicted(item) => self.conflicted(item, &mut settlement),
             Event::Redriven(letters) => self.redriven(letters, now_ms, &mut settlement),
             Event::Dropped(offsets) => Self::dropped(&offsets, &mut settlement),
-            Event::Configured { policy, selection, skipped_unread, end } => {
-                self.configured(policy, selection, skipped_unread, end, &mut settlement);
+            Event::Configured { policy, selection, untold, skipped_unread, end } => {
+                self.known_end = self.known_end.max(end);
+                self.unread += untold;
+                self.configured(policy, selection, skipped_unread, &mut settlement);
             }
             Event::Tick => {}
         }
+        self.release_rows();
         self.relieve_starvation(now_ms, &mut settlement);
         self.lanes.seal_dirty(self.id, &mut settlement);
         if !settlement.is_empty() {
@@ -274,10 +328,15 @@ impl Dispatcher {
         if self.active { self.ready.len() } else { 0 }
     }
 
-    /// When the next retry is due, or the window has starved long enough.
+    /// When [`Event::Tick`] is wanted: the next retry is due, or the window has starved long enough.
+    /// Asked after every step, and after every [`Self::take`], which may leave the window starved.
     pub fn next_due_ms(&self) -> Option<Millis> {
         let retry = self.due.first().map(|(due_ms, _)| *due_ms);
-        let starved = self.starved_since_ms.map(|since| since + STARVED_MS_MAX);
+        let starved = self.is_starved().then(|| match self.starved_since_ms {
+            Some(since_ms) => since_ms.saturating_add(self.bounds.starved_ms_max),
+            // Nobody looked at the clock yet.
+            None => 0,
+        });
         if self.active { retry.into_iter().chain(starved).min() } else { None }
     }
 
@@ -305,6 +364,11 @@ impl Dispatcher {
     /// Where reading stands, and what was already passed beyond it before this process began.
     pub fn reading_from(&self) -> (Offset, &Position) {
         (self.cursor, &self.passed_before)
+    }
+
+    /// Messages before it are counted, if this subscription takes them; it is told of all others.
+    pub fn known_end(&self) -> Offset {
+        self.known_end
     }
 
     pub fn count_outcome(&mut self, kind: OutcomeKind) {
@@ -343,20 +407,39 @@ impl Dispatcher {
     }
 
     fn window_is_full(&self) -> bool {
-        self.window.len() >= WINDOW_MESSAGES_MAX || self.window.bytes() >= WINDOW_BYTES_MAX
+        self.window.len() >= self.bounds.window_messages_max || self.window.bytes() >= self.bounds.window_bytes_max
     }
 
-    /// Asks for messages when a good part of the window is free, so that reads stay large.
+    /// Whether a good part of the window is free, so that reads stay large.
+    fn window_has_room(&self) -> bool {
+        self.window.len() <= self.bounds.window_messages_max - self.bounds.fetch_messages_max
+            && self.window.bytes() <= self.bounds.window_bytes_max / 4 * 3
+    }
+
+    /// Whether nothing in the window can run, and nothing can come into it.
+    fn is_starved(&self) -> bool {
+        self.active && self.unread > 0 && self.ready.is_empty() && !self.window_has_room()
+    }
+
     fn want_messages(&mut self, actions: &mut Vec<Action>) {
-        let roomy = self.window.len() <= WINDOW_MESSAGES_MAX - FETCH_MESSAGES_MAX
-            && self.window.bytes() <= WINDOW_BYTES_MAX / 4 * 3;
-        if self.active && !self.fetching && self.unread > 0 && roomy {
+        let bounds = self.bounds;
+        if self.active && !self.fetching && self.unread > 0 && self.window_has_room() {
             self.fetching = true;
             actions.push(Action::Fetch {
                 from: self.cursor,
-                messages_max: FETCH_MESSAGES_MAX,
-                bytes_max: WINDOW_BYTES_MAX / 4,
+                messages_max: bounds.fetch_messages_max,
+                bytes_max: bounds.window_bytes_max / 4,
             });
+        }
+    }
+
+    /// Lets held rows be read once nothing that comes before any of them is unread.
+    fn release_rows(&mut self) {
+        if self.lanes.rows_wait && (self.unread == 0 || self.cursor >= self.rows_end) {
+            self.lanes.rows_wait = false;
+            for key in self.lanes.keys() {
+                self.wake_lane(key);
+            }
         }
     }
 
@@ -365,7 +448,7 @@ impl Dispatcher {
             return;
         }
         let mut due = Vec::new();
-        while due.len() < FETCH_MESSAGES_MAX {
+        while due.len() < self.bounds.fetch_messages_max {
             match self.due.first() {
                 Some(&(due_ms, offset)) if due_ms <= now_ms => {
                     self.due.pop_first();

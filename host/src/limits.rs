@@ -83,11 +83,25 @@ pub const GUEST_TABLE_ELEMENTS_MAX: usize = 100_000;
 /// stdout and stderr that are kept of one call; the rest is dropped.
 pub const GUEST_OUTPUT_BYTES_MAX: usize = 64 * KIB;
 pub const GUEST_LOG_BYTES_MAX: usize = 64 * KIB;
+/// Bytes that a guest may hand to the host in one call of an import, before any other limit is looked at.
+pub const GUEST_HANDOVER_BYTES_MAX: usize = 32 * MIB;
+/// Random bytes that a guest may ask for at once.
+pub const GUEST_RANDOM_BYTES_MAX: u64 = MIB as u64;
+/// Host resources (streams, timers) that one instance may hold.
+pub const GUEST_RESOURCES_MAX: usize = 4_096;
+/// Parts that one component may be made of. Python's runtime, linked from libraries, has about twenty.
+pub const GUEST_CORE_INSTANCES_MAX: u32 = 128;
+pub const GUEST_MEMORIES_MAX: u32 = 8;
+pub const GUEST_TABLES_MAX: u32 = 32;
 pub const STAGED_MESSAGES_MAX: usize = 1_000;
 pub const STAGED_BYTES_MAX: usize = 8 * MIB;
 pub const STATE_KEY_BYTES_MAX: usize = 1024;
 pub const STATE_VALUE_BYTES_MAX: usize = MIB;
 pub const STATE_SCAN_ENTRIES_MAX: usize = 1_000;
+/// Bytes of keys (each with [`STATE_READ_BYTES`] on top) that one call may read: the host remembers what
+/// was read until the call is settled.
+pub const STATE_READS_BYTES_MAX: usize = 4 * MIB;
+pub const STATE_READ_BYTES: usize = 64;
 /// Instances alive at once over all subscriptions: the size of the pooling allocator.
 pub const INSTANCES_MAX: u32 = 1_000;
 /// An instance without work for this long is dropped.
@@ -96,6 +110,8 @@ pub const INSTANCE_IDLE_MAX: Duration = Duration::from_secs(30);
 pub const INSTANCE_CALLS_MAX: u32 = 100_000;
 /// A component or module larger than this is refused before it is compiled.
 pub const COMPONENT_BYTES_MAX: usize = 128 * MIB;
+/// Compiled components that are kept in the data folder, the ones used last.
+pub const ARTIFACTS_MAX: usize = 64;
 pub const MANIFEST_BYTES_MAX: usize = 256 * KIB;
 
 // --- Subscriptions ----------------------------------------------------------------------------
@@ -105,7 +121,28 @@ pub const MAX_ATTEMPTS_MAX: u32 = 1_000;
 pub const BACKOFF_INITIAL_DEFAULT: Duration = Duration::from_secs(1);
 pub const BACKOFF_FACTOR_DEFAULT: f64 = 2.0;
 pub const BACKOFF_MAX_DEFAULT: Duration = Duration::from_secs(300);
+pub const BACKOFF_FACTOR_MAX: f64 = 100.0;
 pub const LAG_WARN_DEFAULT: Duration = Duration::from_secs(300);
+/// A lag past this is nothing to be warned about in time: 30 days.
+pub const LAG_WARN_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Durations of a manifest are kept in milliseconds in many places, so none is shorter.
+pub const DURATION_MIN: Duration = Duration::from_millis(1);
+/// A consumer's or subscription's name becomes a file name, a topic token and a label of metrics.
+pub const NAME_BYTES_MAX: usize = 100;
+/// Each subscription has a dispatcher of its own.
+pub const CONSUMER_SUBSCRIPTIONS_MAX: usize = 100;
+/// Every filter is tried on every new topic, and stored with an offset.
+pub const SUBSCRIPTION_FILTERS_MAX: usize = 100;
+
+// --- Deployments ------------------------------------------------------------------------------
+
+/// Files of the plugin folder are taken once they have not changed for this long: longer than the
+/// pauses of a copy, shorter than a person's patience.
+pub const DEPLOY_QUIET: Duration = Duration::from_millis(300);
+/// The plugin folder is looked at this often, also where the system reports no change.
+pub const DEPLOY_RESCAN: Duration = Duration::from_secs(30);
+/// The same where the system cannot report changes at all.
+pub const DEPLOY_RESCAN_UNWATCHED: Duration = Duration::from_secs(2);
 
 const _: () = assert!(STAGED_BYTES_MAX <= BATCH_BYTES_MAX, "what one call stages must fit one transaction");
 const _: () = assert!(STAGED_MESSAGES_MAX <= BATCH_MESSAGES_MAX, "what one call stages must fit one transaction");
@@ -114,3 +151,5 @@ const _: () = assert!(BATCH_BYTES_MAX <= UNSYNCED_BYTES_MAX, "a batch must be ab
 const _: () = assert!(FETCH_MESSAGES_MAX <= WINDOW_MESSAGES_MAX, "what is fetched must fit the window");
 const _: () = assert!(RUN_MESSAGES_MAX <= FETCH_MESSAGES_MAX, "a run is taken from the window");
 const _: () = assert!(RESERVE_BYTES < FREE_BYTES_MIN, "publishes must stop before the reserve is needed");
+const _: () =
+    assert!(NAME_BYTES_MAX + 16 <= TOPIC_NAME_BYTES_MAX, "a name must fit a topic such as `$dead-letters.NAME`");

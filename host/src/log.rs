@@ -109,6 +109,9 @@ pub trait Log: Send + Sync + 'static {
     /// Everything that a dispatcher is rebuilt from.
     fn load(&self) -> Result<Loaded, ReadError>;
 
+    /// Bytes that are sequenced and not yet synced; publishers wait where these are too many.
+    fn unsynced_bytes(&self) -> usize;
+
     /// Figures for metrics.
     fn figures(&self) -> LogFigures;
 

@@ -1,1 +1,7 @@
-fn main() {}
+//! The binary `sandpost`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sandpost::cli::run()
+}

@@ -4,8 +4,8 @@ use tokio::sync::oneshot;
 
 use crate::bus::engine::Engine;
 use crate::bus::{Accepted, PublishError};
-use crate::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, MESSAGE_ATTRIBUTES_BYTES_MAX};
-use crate::log::{CommitError, Log, Txn};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, MESSAGE_ATTRIBUTES_BYTES_MAX, UNSYNCED_BYTES_MAX};
+use crate::log::{CommitError, Txn};
 use crate::message::Event;
 
 /// How often a publisher waits for a sync to make room before it is told that the bus is busy.
@@ -54,35 +54,32 @@ pub(crate) async fn publish(engine: &Engine, events: Vec<Event>) -> Result<Vec<A
             source: event.source.clone(),
         })
         .collect();
-    let mut events = events;
-    let mut synced = engine.synced();
-    let mut waited = 0;
-    let durable = loop {
-        // A publisher waits while others' bytes are synced, in place of being turned away.
-        let unsynced = engine.log.unsynced_bytes();
-        if unsynced > crate::limits::UNSYNCED_BYTES_MAX {
-            waited += 1;
-            if waited > BUSY_SYNCS_MAX {
-                return Err(PublishError::Busy { unsynced_bytes: unsynced });
-            }
-            if synced.changed().await.is_err() {
-                return Err(PublishError::Stopping);
-            }
-            continue;
-        }
-        let (waiter, durable) = oneshot::channel();
-        let now_ms = engine.now_ms();
-        let txn = Txn { now_ms, outside: true, appends: std::mem::take(&mut events), ..Txn::default() };
-        let sequenced = engine.log.commit(txn, Some(waiter)).map_err(PublishError::from)?;
-        for (accepted, placed) in accepted.iter_mut().zip(sequenced.placed) {
-            accepted.offset = placed.offset;
-            accepted.sequence = placed.sequence;
-        }
-        break durable;
-    };
+    wait_for_room(engine).await?;
+    let (waiter, durable) = oneshot::channel();
+    let txn = Txn { now_ms: engine.now_ms(), outside: true, appends: events, ..Txn::default() };
+    let sequenced = engine.log.commit(txn, Some(waiter))?;
+    for (accepted, placed) in accepted.iter_mut().zip(sequenced.placed) {
+        accepted.offset = placed.offset;
+        accepted.sequence = placed.sequence;
+    }
     // A dropped waiter means that the log failed before the message was durable: it was not accepted.
     durable.await.map_err(|_| engine.publish_failure())?;
     Ok(accepted)
+}
+
+/// Makes a publisher wait while others' bytes are synced, in place of turning it away at once.
+async fn wait_for_room(engine: &Engine) -> Result<(), PublishError> {
+    if engine.log.unsynced_bytes() <= UNSYNCED_BYTES_MAX {
+        return Ok(());
+    }
+    let mut synced = engine.synced();
+    for _ in 0..BUSY_SYNCS_MAX {
+        synced.changed().await.map_err(|_| PublishError::Stopping)?;
+        if engine.log.unsynced_bytes() <= UNSYNCED_BYTES_MAX {
+            return Ok(());
+        }
+    }
+    Err(PublishError::Busy { unsynced_bytes: engine.log.unsynced_bytes() })
 }
 
 impl From<CommitError> for PublishError {

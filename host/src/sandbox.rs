@@ -2,15 +2,39 @@
 //!
 //! **Architecture invariant:** the sandbox never sees the log. What a call reads of its state comes from
 //! a [`StateSource`]; what it wants to change comes back as [`Effects`], for `dispatch` to commit or drop.
+//!
+//! [`Sandbox::load`] makes a [`Component`] of a file's bytes (`load`, `artifact`, `signature`); a
+//! [`Program`] is that with what its manifest grants, and runs one message a call (`call`, `ending`).
+//! What a guest may touch meanwhile is linked in `imports` (`publish`, `state`, `output`), and held in
+//! its store (`guest`).
+
+mod artifact;
+mod call;
+mod ending;
+mod engine;
+mod guest;
+mod imports;
+mod load;
+mod output;
+mod publish;
+mod records;
+mod signature;
+mod state;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::message::{Event, Message, Millis};
-use crate::outcome::{Digest, Outcome};
-use crate::policy::Manifest;
+pub use artifact::ArtifactsError;
+pub use call::{Instance, Program};
+pub use engine::{Sandbox, SandboxError, SandboxOptions};
+pub use load::{Component, LoadError};
+
+use crate::message::{Event, Millis};
+use crate::outcome::Outcome;
 
 /// What is told to the guest about this offer of a message.
 #[derive(Clone, Debug)]

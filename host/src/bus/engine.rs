@@ -16,9 +16,10 @@ use crate::dispatch::reader::Reader;
 use crate::dispatch::router::Router;
 use crate::dispatch::subscription::{Subscription, Surroundings};
 use crate::dispatch::workers::Workers;
+use crate::log::position::Position;
 use crate::log::{
-    Change, CommitError, Listener, LoadedSubscription, Log, LogFailure, PluginRecord, ReadError, Sequenced,
-    SubscriptionId, TxnNumber, Txn,
+    Change, CommitError, Counts, Listener, LoadedSubscription, Log, LogFailure, PluginRecord, ReadError, Sequenced,
+    SubscriptionId, SubscriptionRecord, Txn, TxnNumber,
 };
 use crate::message::{Millis, Offset, SharedMessage};
 use crate::policy::Policy;
@@ -151,11 +152,17 @@ impl Engine {
         Ok(sequenced)
     }
 
-    /// Takes up subscriptions that were just created.
-    pub fn enrol_created(&self, created: &[SubscriptionId]) -> Result<(), ReadError> {
+    /// Takes up subscriptions that were just created, with the ids that the log gave them.
+    pub fn enrol_created(
+        &self,
+        ids: Vec<SubscriptionId>,
+        created: Vec<(String, SubscriptionRecord, Position)>,
+    ) -> Result<(), ReadError> {
         let mut router = self.router();
-        for one in self.log.load()?.subscriptions.iter().filter(|one| created.contains(&one.id)) {
-            self.enrol(one)?;
+        for (id, (name, record, position)) in ids.into_iter().zip(created) {
+            let counts = Counts::default();
+            let (retries, held) = (Vec::new(), Vec::new());
+            self.enrol(&LoadedSubscription { id, name, record, position, counts, retries, held })?;
         }
         self.reroute(&mut router);
         Ok(())

@@ -40,7 +40,7 @@ impl Dispatcher {
         let loose = self.ready.iter().filter(|ready| matches!(ready, Ready::Loose(_))).count();
         let due_later = self.due.len();
         let loading = self.retries.values().filter(|retry| retry.phase == RetryPhase::Loading).count();
-        let lanes_that_can_run = self.lanes.iter().filter(|(_, lane)| lane.can_run()).count();
+        let lanes_that_can_run = self.lanes.iter().filter(|(_, lane)| lane.can_run() || lane.waits_for_row()).count();
         let running = self.running.total();
         let runnable = (loose + loading + lanes_that_can_run) as u64;
         let known = self.pending() - self.unread;

@@ -6,7 +6,7 @@ use crate::log::{Batch, HeldAt, HeldRow, RetryRow, Settlement};
 use crate::message::{Millis, Offset, SharedMessage};
 
 use super::item::{Item, Origin};
-use super::{Dispatcher, Ready, RetryPhase, STARVED_MS_MAX};
+use super::{Dispatcher, Ready, RetryPhase};
 
 impl Dispatcher {
     /// Messages became durable. A dispatcher that keeps up takes them from here and never reads the log.
@@ -29,7 +29,7 @@ impl Dispatcher {
     /// Messages were read from the cursor on.
     pub(super) fn fetched(&mut self, batch: Batch, settlement: &mut Settlement) {
         self.fetching = false;
-        if !self.active {
+        if std::mem::take(&mut self.fetch_is_stale) || !self.active {
             return;
         }
         for message in &batch.messages {
@@ -95,21 +95,13 @@ impl Dispatcher {
             let Some(retry) = self.retries.get_mut(&offset).filter(|retry| retry.phase == RetryPhase::Loading) else {
                 continue;
             };
+            retry.phase = RetryPhase::Loaded;
             let lane = retry.lane;
-            if !self.takes(&message) {
-                self.leave_retry(offset);
-                settlement.retries.push((offset, None));
-                settlement.counts.rows -= 1;
-                settlement.counts.skipped += 1;
-            } else {
-                self.retries.get_mut(&offset).expect("it was there").phase = RetryPhase::Loaded;
-                let item = Item { message, lane, origin: Origin::Retry(row), reruns: 0 };
-                match lane {
-                    None => self.ready.push_back(Ready::Loose(item)),
-                    Some(key) => {
-                        self.lanes.get(key).loaded.insert(offset, item);
-                    }
-                }
+            let item = Item { message, lane, origin: Origin::Retry(row), reruns: 0 };
+            match lane {
+                _ if !self.takes(&item.message) => self.skip(item, settlement),
+                None => self.ready.push_back(Ready::Loose(item)),
+                Some(key) => drop(self.lanes.get(key).loaded.insert(offset, item)),
             }
             if let Some(key) = lane {
                 self.wake_lane(key);
@@ -139,9 +131,11 @@ impl Dispatcher {
         if self.lanes.row_came(at) {
             let mut skipped_to = row.front;
             for (index, message) in (row.front..).zip(messages) {
-                let lane_is_empty = self.lanes.get(at.key).queue.is_empty();
-                if lane_is_empty && !self.takes(&message) {
-                    // Its topic is no longer taken. Only at the front, where it leaves the row in order.
+                if !self.takes(&message) {
+                    // Its topic is no longer taken. It leaves the row in order: at the front.
+                    if !self.lanes.get(at.key).queue.is_empty() {
+                        break;
+                    }
                     skipped_to = index + 1;
                     self.held -= 1;
                     self.lanes.get(at.key).row_advanced(at.first);
@@ -161,48 +155,56 @@ impl Dispatcher {
     }
 
     /// Items were taken and did not run: they stand where they stood.
-    pub(super) fn returned(&mut self, items: Vec<Item>) {
+    pub(super) fn returned(&mut self, items: Vec<Item>, settlement: &mut Settlement) {
         for item in items.into_iter().rev() {
-            self.put_back(item);
+            self.put_back(item, settlement);
         }
     }
 
     /// A call has to be made again.
-    pub(super) fn conflicted(&mut self, mut item: Item) {
+    pub(super) fn conflicted(&mut self, mut item: Item, settlement: &mut Settlement) {
         item.reruns += 1;
-        self.put_back(item);
+        self.put_back(item, settlement);
     }
 
-    fn put_back(&mut self, item: Item) {
+    fn put_back(&mut self, item: Item, settlement: &mut Settlement) {
         *self.running.of(&item.origin) -= 1;
         let offset = item.message.offset;
-        if let Origin::Retry(_) = item.origin {
-            self.retries.get_mut(&offset).expect("a retry is known until it is settled").phase = RetryPhase::Loaded;
+        let lane = item.lane;
+        if let Some(key) = lane {
+            self.lanes.get(key).taken -= 1;
         }
-        let Some(key) = item.lane else {
-            self.ready.push_front(Ready::Loose(item));
-            return;
-        };
-        let lane = self.lanes.get(key);
-        lane.taken -= 1;
-        match item.origin {
-            Origin::Retry(_) => {
-                lane.loaded.insert(offset, item);
+        let is_taken = self.takes(&item.message);
+        match (&item.origin, lane) {
+            (Origin::Row { .. }, Some(key)) if !is_taken => {
+                // It leaves its row in order: it and all after it are read again when their turn comes.
+                self.lanes.get(key).queue.retain(|other| !matches!(other.origin, Origin::Row { .. }));
             }
-            Origin::Window { .. } | Origin::Row { .. } => lane.queue.push_front(item),
+            _ if !is_taken => self.skip(item, settlement),
+            (Origin::Retry(_), _) => {
+                self.retries.get_mut(&offset).expect("a retry is known until it is settled").phase = RetryPhase::Loaded;
+                match lane {
+                    None => self.ready.push_front(Ready::Loose(item)),
+                    Some(key) => drop(self.lanes.get(key).loaded.insert(offset, item)),
+                }
+            }
+            (_, None) => self.ready.push_front(Ready::Loose(item)),
+            (_, Some(key)) => self.lanes.get(key).queue.push_front(item),
         }
-        self.wake_lane(key);
+        if let Some(key) = lane {
+            self.wake_lane(key);
+        }
     }
 
     /// Where the window is full of messages that wait behind running ones, and slots idle, the longest
     /// queues make room: their messages go to held rows, and the window takes other keys.
     pub(super) fn relieve_starvation(&mut self, now_ms: Millis, settlement: &mut Settlement) {
-        if !(self.active && self.unread > 0 && self.window_is_full() && self.ready.is_empty()) {
+        if !self.is_starved() {
             self.starved_since_ms = None;
             return;
         }
         let since = *self.starved_since_ms.get_or_insert(now_ms);
-        if now_ms < since.saturating_add(STARVED_MS_MAX) {
+        if now_ms < since.saturating_add(self.bounds.starved_ms_max) {
             return;
         }
         self.starved_since_ms = None;

@@ -1,9 +1,9 @@
 //! Lanes: the messages of one key, in order and one at a time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::limits::HELD_ROW_OFFSETS_MAX;
 use crate::log::{HeldAt, HeldRow, KeyHash, Settlement, SubscriptionId};
 use crate::message::{Message, Millis, Offset};
 
@@ -24,7 +24,7 @@ pub(super) struct Lane {
     ready: bool,
     /// Held rows by their first offset.
     rows: BTreeMap<Offset, RowState>,
-    /// The last row, where this process wrote it.
+    /// The row that this process wrote last, and that grows.
     tail: Option<Arc<HeldRow>>,
     /// Whether the tail no longer grows, because it is being drained.
     tail_sealed: bool,
@@ -74,19 +74,30 @@ impl Lane {
                 None => !self.queue.is_empty(),
             }
     }
+
+    /// Whether nothing but the reading of its first row keeps it from running.
+    pub(super) fn waits_for_row(&self) -> bool {
+        self.taken == 0 && self.queue.is_empty() && self.fronts.is_empty() && !self.rows.is_empty()
+    }
 }
 
 /// All lanes of a dispatcher. A lane exists while something of its key is pending in memory or in rows.
-#[derive(Default)]
 pub(super) struct Lanes {
+    row_offsets_max: usize,
     lanes: HashMap<KeyHash, Lane>,
     /// Lanes whose tail row grew in this step.
     dirty: HashSet<KeyHash>,
     /// Lanes that want their first row read.
     want_rows: Vec<KeyHash>,
+    /// Whether no row is read yet, because messages that come before it may still be unread.
+    pub(super) rows_wait: bool,
 }
 
 impl Lanes {
+    pub(super) fn new(row_offsets_max: usize) -> Self {
+        Self { row_offsets_max, lanes: HashMap::new(), dirty: HashSet::new(), want_rows: Vec::new(), rows_wait: false }
+    }
+
     pub(super) fn open(&mut self, key: KeyHash) -> &mut Lane {
         self.lanes.entry(key).or_default()
     }
@@ -99,27 +110,31 @@ impl Lanes {
         self.lanes.iter()
     }
 
+    /// All keys, in a fixed order, so that the same events make the same log.
     pub(super) fn keys(&self) -> Vec<KeyHash> {
-        self.lanes.keys().copied().collect()
+        let mut keys: Vec<KeyHash> = self.lanes.keys().copied().collect();
+        keys.sort_unstable();
+        keys
     }
 
     /// Looks at a lane after something of it changed. True if it became ready now.
     pub(super) fn wake(&mut self, key: KeyHash) -> bool {
         let Some(lane) = self.lanes.get_mut(&key) else { return false };
-        if lane.ready || lane.taken > 0 {
+        if lane.taken > 0 {
             return false;
         }
         if lane.can_run() {
-            lane.ready = true;
-            return true;
+            return !std::mem::replace(&mut lane.ready, true);
         }
-        if lane.fronts.is_empty() && !lane.rows.is_empty() && !lane.loading_row {
+        if lane.waits_for_row() && !lane.loading_row && !self.rows_wait {
             lane.loading_row = true;
             // A row that is being drained no longer grows, so that its offsets stay what was read.
-            lane.tail_sealed |= lane.rows.len() == 1;
+            lane.tail_sealed |=
+                lane.tail.as_ref().is_some_and(|tail| lane.rows.keys().next() == Some(&tail.offsets[0]));
             self.want_rows.push(key);
         }
-        if lane.is_done() {
+        // One that still stands among the ready ones is forgotten when its turn comes.
+        if lane.is_done() && !lane.ready {
             self.lanes.remove(&key);
         }
         false
@@ -173,8 +188,13 @@ impl Lanes {
         subscription: SubscriptionId,
         settlement: &mut Settlement,
     ) {
-        let lane = self.lanes.entry(key).or_default();
-        let grows = |tail: &Arc<HeldRow>| tail.offsets.len() < HELD_ROW_OFFSETS_MAX;
+        let row_offsets_max = self.row_offsets_max;
+        let lane = self.open(key);
+        // Before rows of an earlier process, messages that it had not passed are read again: rows do not overlap.
+        let grows = |tail: &Arc<HeldRow>| {
+            let between = (Bound::Excluded(tail.offsets[0]), Bound::Excluded(message.offset));
+            tail.offsets.len() < row_offsets_max && lane.rows.range(between).next().is_none()
+        };
         if lane.tail_sealed || !lane.tail.as_ref().is_some_and(grows) {
             self.record_tail(subscription, key, settlement);
             let row = HeldRow { offsets: Vec::new(), front: 0, accepted_ms: message.accepted_ms };
@@ -221,10 +241,11 @@ impl Lanes {
         subscription: SubscriptionId,
         settlement: &mut Settlement,
     ) -> Vec<Item> {
+        let row_offsets_max = self.row_offsets_max;
         let lane = self.get(key);
         let spilled: Vec<Item> =
             lane.queue.drain(..).filter(|item| matches!(item.origin, Origin::Window { .. })).collect();
-        for chunk in spilled.chunks(HELD_ROW_OFFSETS_MAX) {
+        for chunk in spilled.chunks(row_offsets_max) {
             let accepted_ms = chunk[0].message.accepted_ms;
             let row =
                 HeldRow { offsets: chunk.iter().map(|item| item.message.offset).collect(), front: 0, accepted_ms };

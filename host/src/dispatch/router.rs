@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::log::SubscriptionId;
 use crate::message::{Offset, SharedMessage, TopicId};
 
 use super::Event;
@@ -46,10 +45,5 @@ impl Router {
         for (subscription, messages) in shares.into_iter().flatten() {
             subscription.tell(Event::Synced(&messages));
         }
-    }
-
-    /// The subscriptions that take a topic.
-    pub fn takers(&self, topic: &str) -> Vec<SubscriptionId> {
-        self.subscriptions.iter().filter(|one| one.takes(topic).is_some()).map(|one| one.id).collect()
     }
 }

@@ -98,7 +98,7 @@ impl Runner {
                     self.done.push(finished);
                 } else {
                     finished.forced = forced_reason(HOPS_MAX, &effects.publishes);
-                    self.settle(&program.consumer, finished, effects, reads, rest);
+                    self.settle(program.consumer(), finished, effects, reads, rest);
                 }
                 state.unpin();
                 self.state = Some(state);
@@ -111,7 +111,7 @@ impl Runner {
                     _ => tracing::error!(subscription = %name, %error, "a call could not be made"),
                 }
                 finished.outcome = Outcome::Unavailable { reason: error.to_string(), after: Some(SANDBOX_RETRY) };
-                self.settle(&program.consumer, finished, Effects::default(), Vec::new(), rest);
+                self.settle(program.consumer(), finished, Effects::default(), Vec::new(), rest);
             }
         }
         if policy.isolation == Isolation::Fresh {
@@ -129,7 +129,7 @@ impl Runner {
         rest: &mut VecDeque<Item>,
     ) -> Result<Called, CallError> {
         let shared = &self.subscription.shared;
-        let state = self.state.take().unwrap_or_else(|| StateReads::new(shared.log.clone(), program.consumer.clone()));
+        let state = self.state.take().unwrap_or_else(|| StateReads::new(shared.log.clone(), program.consumer().clone()));
         let mut instance = self.instance.take();
         if policy.isolation == Isolation::Fresh {
             instance = None;

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use crate::limits::EVIDENCE_TEXT_BYTES_MAX;
-use crate::log::{DeadRow, RetryRow, Selection, Settlement};
+use crate::log::{DeadRow, RetryRow, Settlement};
 use crate::message::{Millis, Offset, SharedMessage};
 use crate::outcome::{Attempt, DeadReason, History, OutcomeKind};
-use crate::policy::Policy;
 use crate::settle::{Decision, settle};
 
 use super::intake::{advanced, pass};
 use super::item::{Finished, Item, Origin};
-use super::{Dispatcher, Ready, Retry, RetryPhase};
+use super::{Dispatcher, Retry, RetryPhase};
 
 impl Dispatcher {
     /// Decides what follows from each call, and says what is to be recorded of it. Nothing else changes
@@ -153,58 +152,6 @@ impl Dispatcher {
             settlement.counts.dead -= 1;
             settlement.counts.skipped += 1;
         }
-    }
-
-    /// The manifest changed. What waits in memory and is no longer taken becomes skipped. Rows are looked
-    /// at when their turn comes, and what runs is settled as it ends; should the process end before, the
-    /// next one finds those messages counted and not there, and skips them.
-    pub(super) fn configured(
-        &mut self,
-        policy: Policy,
-        selection: Selection,
-        skipped_unread: u64,
-        end: Offset,
-        settlement: &mut Settlement,
-    ) {
-        self.policy = policy;
-        self.selection = selection;
-        self.known_end = self.known_end.max(end);
-        self.unread = self.unread.saturating_sub(skipped_unread);
-        let skipped = i64::try_from(skipped_unread).expect("fewer messages than 2^63");
-        settlement.counts.passed += skipped;
-        settlement.counts.skipped += skipped;
-
-        let ready = std::mem::take(&mut self.ready);
-        for entry in ready {
-            match entry {
-                Ready::Loose(item) if self.is_skipped_now(&item) => self.skip(item, settlement),
-                entry => self.ready.push_back(entry),
-            }
-        }
-        for key in self.lanes.keys() {
-            let queue = std::mem::take(&mut self.lanes.get(key).queue);
-            for item in queue {
-                if self.is_skipped_now(&item) {
-                    self.skip(item, settlement);
-                } else {
-                    self.lanes.get(key).queue.push_back(item);
-                }
-            }
-            self.wake_lane(key);
-        }
-    }
-
-    fn is_skipped_now(&self, item: &Item) -> bool {
-        matches!(item.origin, Origin::Window { .. }) && !self.takes(&item.message)
-    }
-
-    fn skip(&mut self, item: Item, settlement: &mut Settlement) {
-        let Origin::Window { covers_from } = item.origin else { unreachable!("rows are skipped when they are read") };
-        let offset = item.message.offset;
-        self.window.settle(offset);
-        pass(settlement, covers_from, offset + 1);
-        settlement.counts.passed += 1;
-        settlement.counts.skipped += 1;
     }
 }
 

@@ -159,6 +159,11 @@ impl Subscription {
         self.timer.notify_one();
     }
 
+    /// Whether it has a consumer.
+    pub fn is_active(&self) -> bool {
+        self.program.load().is_some()
+    }
+
     pub fn is_halted(&self) -> bool {
         self.halted.load(Ordering::Acquire)
     }

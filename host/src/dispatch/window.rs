@@ -4,6 +4,9 @@ use std::collections::VecDeque;
 
 use crate::message::{Message, Millis, Offset};
 
+/// Settled entries that are not worth a look at all entries.
+const SETTLED_KEPT: usize = 64;
+
 struct Entry {
     offset: Offset,
     accepted_ms: Millis,
@@ -11,8 +14,8 @@ struct Entry {
     settled: bool,
 }
 
-/// Bounded in count and bytes, not in span of offsets: settled entries leave at the front, and those in
-/// between are counted out at once.
+/// Bounded in count and bytes, not in span of offsets: settled entries leave at the front, and those
+/// behind a message that takes long leave together when they are more than half.
 #[derive(Default)]
 pub(super) struct Window {
     entries: VecDeque<Entry>,
@@ -58,6 +61,16 @@ impl Window {
         while self.entries.front().is_some_and(|front| front.settled) {
             self.entries.pop_front();
         }
+        // Looking at all of them is paid for by as many that were settled since.
+        if self.entries.len() > 2 * self.len + SETTLED_KEPT {
+            self.entries.retain(|entry| !entry.settled);
+        }
+    }
+
+    /// Entries in memory, settled ones included.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> usize {
+        self.entries.len()
     }
 
     /// When its oldest message was accepted.

@@ -1,1 +1,452 @@
+//! The sequencer: decides the place and the validity of every transaction. A state machine without IO,
+//! clock or threads.
+//!
+//! It assigns transaction numbers, offsets, sequences and ids; holds what is sequenced and not yet
+//! synced, so that later reads see it; and gathers the next group for the writer. A refused transaction
+//! changes nothing: everything is checked first, and then applied without a way to fail.
 
+mod group;
+mod overlay;
+mod recent_writes;
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::mem::take;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub(crate) use group::{AccountState, Group, SubscriptionChange};
+use overlay::{Rows, StateOverlay};
+use recent_writes::RecentWrites;
+
+use super::{
+    Change, CommitError, Counts, HeldAt, HeldRow, Placed, PluginRecord, RetryRow, Sequenced, Settlement, StateRead,
+    SubscriptionId, SubscriptionRecord, SyncWaiter, TopicInfo, Txn, TxnNumber,
+};
+use crate::message::{Event, Message, Millis, Offset, SharedMessage, TopicId};
+use crate::topic::TopicName;
+use position::Position;
+
+use super::position;
+
+/// What was found on the disk, from which sequencing goes on.
+#[derive(Debug, Default)]
+pub(crate) struct Recovered {
+    pub next_offset: Offset,
+    pub next_subscription: u32,
+    /// By id, without gaps.
+    pub topics: Vec<TopicInfo>,
+    pub subscriptions: Vec<(SubscriptionId, String, SubscriptionRecord, Position, Counts)>,
+}
+
+/// Bounds of what may gather, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SequencerBounds {
+    /// What is sequenced and not yet synced, past which publishes from outside are refused. Effects of
+    /// handlers have as much again, so that publishers cannot starve them.
+    pub unsynced_bytes_max: usize,
+    /// A group is closed when it would grow past this, so that one commit stays short.
+    pub group_bytes_max: usize,
+}
+
+/// A transaction weighs at least this much, so that many small ones are bounded too.
+const TXN_BYTES: usize = 64;
+
+pub(crate) struct Sequencer {
+    bounds: SequencerBounds,
+    last_txn: TxnNumber,
+    next_offset: Offset,
+    next_subscription: u32,
+    topics: Vec<Topic>,
+    topic_ids: HashMap<Arc<str>, TopicId>,
+    accounts: HashMap<SubscriptionId, Account>,
+    names: HashMap<String, SubscriptionId>,
+    state: StateOverlay,
+    retries: Rows<(SubscriptionId, Offset), RetryRow>,
+    held: Rows<HeldAt, HeldRow>,
+    recent_writes: RecentWrites,
+    /// Groups that were closed because of their size, oldest first.
+    closed: VecDeque<Group>,
+    gathering: Group,
+    /// Counts groups, to know whether a topic or account is already noted in the gathering one.
+    group_number: u64,
+    unsynced_bytes: usize,
+    stopped: bool,
+}
+
+struct Topic {
+    info: TopicInfo,
+    noted_in: u64,
+}
+
+struct Account {
+    name: String,
+    record: SubscriptionRecord,
+    position: Position,
+    counts: Counts,
+    noted_in: u64,
+}
+
+impl Sequencer {
+    pub(crate) fn new(recovered: Recovered, bounds: SequencerBounds) -> Self {
+        let mut names = HashMap::new();
+        let mut accounts = HashMap::new();
+        for (id, name, record, position, counts) in recovered.subscriptions {
+            names.insert(name.clone(), id);
+            accounts.insert(id, Account { name, record, position, counts, noted_in: 0 });
+        }
+        let topic_ids = recovered.topics.iter().map(|info| (Arc::from(info.name.as_str()), info.id)).collect();
+        Self {
+            bounds,
+            last_txn: 0,
+            next_offset: recovered.next_offset,
+            next_subscription: recovered.next_subscription,
+            topics: recovered.topics.into_iter().map(|info| Topic { info, noted_in: 0 }).collect(),
+            topic_ids,
+            accounts,
+            names,
+            state: StateOverlay::default(),
+            retries: Rows::default(),
+            held: Rows::default(),
+            recent_writes: RecentWrites::default(),
+            closed: VecDeque::new(),
+            gathering: Group::default(),
+            group_number: 1,
+            unsynced_bytes: 0,
+            stopped: false,
+        }
+    }
+
+    /// Sequences a transaction, or says why it has no effect.
+    pub(crate) fn commit(&mut self, txn: Txn, on_synced: Option<SyncWaiter>) -> Result<Sequenced, CommitError> {
+        if self.stopped {
+            return Err(CommitError::Stopped);
+        }
+        let bytes = txn_bytes(&txn);
+        self.check_room(&txn, bytes)?;
+        self.check_settlements(&txn.settlements)?;
+        self.check_changes(&txn.changes)?;
+        self.check_reads(&txn.reads)?;
+        Ok(self.apply(txn, bytes, on_synced))
+    }
+
+    fn check_room(&self, txn: &Txn, bytes: usize) -> Result<(), CommitError> {
+        // A settlement alone always finds room: it ends work, and what it records is small.
+        if txn.appends.is_empty() && txn.writes.is_empty() {
+            return Ok(());
+        }
+        let bound = self.bounds.unsynced_bytes_max.saturating_mul(if txn.outside { 1 } else { 2 });
+        if self.unsynced_bytes > 0 && self.unsynced_bytes + bytes > bound {
+            return Err(CommitError::Busy { unsynced_bytes: self.unsynced_bytes });
+        }
+        Ok(())
+    }
+
+    fn check_settlements(&self, settlements: &[Settlement]) -> Result<(), CommitError> {
+        for settlement in settlements {
+            let now = self.accounts.get(&settlement.subscription).map(|account| account.record.epoch);
+            if now != Some(settlement.epoch) {
+                return Err(CommitError::StaleEpoch { expected: settlement.epoch, now });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_changes(&self, changes: &[Change]) -> Result<(), CommitError> {
+        // What earlier changes of the same transaction made of the names and ids.
+        let mut created: Vec<&str> = Vec::new();
+        let mut removed: Vec<SubscriptionId> = Vec::new();
+        for change in changes {
+            match change {
+                Change::CreateSubscription { name, .. } => {
+                    let standing = self.names.get(name).is_some_and(|id| !removed.contains(id));
+                    if standing || created.contains(&name.as_str()) {
+                        return Err(CommitError::NameTaken { name: name.clone() });
+                    }
+                    created.push(name);
+                }
+                Change::UpdateSubscription { id, record } => {
+                    if !self.accounts.contains_key(id) || removed.contains(id) {
+                        return Err(CommitError::StaleEpoch { expected: record.epoch, now: None });
+                    }
+                }
+                Change::RemoveSubscription { id } => {
+                    if !self.accounts.contains_key(id) || removed.contains(id) {
+                        return Err(CommitError::StaleEpoch { expected: 0, now: None });
+                    }
+                    removed.push(*id);
+                }
+                Change::SetPlugin { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn check_reads(&self, reads: &[StateRead]) -> Result<(), CommitError> {
+        match reads.iter().find(|read| self.recent_writes.changed_since(read)) {
+            Some(read) => Err(CommitError::Conflict { consumer: read.consumer.to_string() }),
+            None => Ok(()),
+        }
+    }
+
+    fn apply(&mut self, txn: Txn, bytes: usize, on_synced: Option<SyncWaiter>) -> Sequenced {
+        if !self.gathering.is_empty() && self.gathering.bytes + bytes > self.bounds.group_bytes_max {
+            self.close_group();
+        }
+        self.last_txn += 1;
+        let number = self.last_txn;
+        self.unsynced_bytes += bytes;
+        self.gathering.bytes += bytes;
+        self.gathering.last = number;
+        self.gathering.urgent |=
+            on_synced.is_some() || !txn.appends.is_empty() || !txn.writes.is_empty() || !txn.changes.is_empty();
+
+        let placed = txn.appends.into_iter().map(|event| self.append(event, txn.now_ms)).collect();
+        for write in txn.writes {
+            let key: Arc<str> = write.key.into();
+            self.recent_writes.record(number, &write.consumer, &key);
+            self.state.put(number, &write.consumer, &key, write.value.clone());
+            self.gathering.state.insert((write.consumer, key), write.value);
+        }
+        for settlement in txn.settlements {
+            self.settle(number, settlement);
+        }
+        let mut created = Vec::new();
+        for change in txn.changes {
+            created.extend(self.change(change));
+        }
+        self.gathering.waiters.extend(on_synced);
+        Sequenced { txn: number, placed, created }
+    }
+
+    fn append(&mut self, mut event: Event, now_ms: Millis) -> Placed {
+        let id = match self.topic_ids.get(event.topic.as_str()) {
+            Some(id) => *id,
+            None => self.create_topic(event.topic.clone(), now_ms),
+        };
+        let topic = &mut self.topics[id.0 as usize];
+        let offset = self.next_offset;
+        self.next_offset += 1;
+        topic.info.last_sequence += 1;
+        topic.info.last_offset = offset;
+        topic.info.bytes += event.bytes() as u64;
+        if topic.noted_in != self.group_number {
+            topic.noted_in = self.group_number;
+            self.gathering.noted_topics.push(id);
+        }
+        // All messages of a topic share one copy of its name.
+        event.topic = topic.info.name.clone();
+        let sequence = topic.info.last_sequence;
+        let message = Message { offset, sequence, topic_id: id, accepted_ms: now_ms, event };
+        self.gathering.messages.push(Arc::new(message));
+        Placed { topic: id, offset, sequence }
+    }
+
+    fn create_topic(&mut self, name: TopicName, created_ms: Millis) -> TopicId {
+        let id = TopicId(u32::try_from(self.topics.len()).expect("there are fewer than 2^32 topics"));
+        self.topic_ids.insert(name.as_str().into(), id);
+        let info = TopicInfo { id, name, created_ms, last_sequence: 0, last_offset: 0, bytes: 0 };
+        self.topics.push(Topic { info, noted_in: 0 });
+        id
+    }
+
+    fn settle(&mut self, number: TxnNumber, settlement: Settlement) {
+        let id = settlement.subscription;
+        let account = self.accounts.get_mut(&id).expect("the settlement's subscription was checked");
+        for &(from, to) in &settlement.passed {
+            assert!(to <= self.next_offset, "{} passes {from}..{to}, past the log's end", account.name);
+            account.position.pass(from, to);
+        }
+        account.counts.apply(&settlement.counts);
+        assert!(account.counts.conserved(), "{} loses a message: {:?}", account.name, account.counts);
+        if account.noted_in != self.group_number {
+            account.noted_in = self.group_number;
+            self.gathering.noted_accounts.push(id);
+        }
+        for (offset, row) in settlement.retries {
+            self.retries.put(number, (id, offset), row.clone());
+            self.gathering.retries.insert((id, offset), row);
+        }
+        for (at, row) in settlement.held {
+            assert_eq!(at.subscription, id, "a settlement holds rows of its own subscription");
+            self.held.put(number, at, row.clone());
+            self.gathering.held.insert(at, row);
+        }
+        for (offset, row) in settlement.dead {
+            self.gathering.dead.insert((id, offset), row);
+        }
+    }
+
+    fn change(&mut self, change: Change) -> Option<SubscriptionId> {
+        match change {
+            Change::CreateSubscription { name, record, position } => {
+                let id = SubscriptionId(self.next_subscription);
+                self.next_subscription += 1;
+                self.names.insert(name.clone(), id);
+                self.gathering
+                    .subscriptions
+                    .push((id, SubscriptionChange::Put { name: name.clone(), record: record.clone() }));
+                let noted_in = self.group_number;
+                self.gathering.noted_accounts.push(id);
+                self.accounts.insert(id, Account { name, record, position, counts: Counts::default(), noted_in });
+                Some(id)
+            }
+            Change::UpdateSubscription { id, record } => {
+                let account = self.accounts.get_mut(&id).expect("the subscription was checked");
+                account.record = record.clone();
+                let name = account.name.clone();
+                self.gathering.subscriptions.push((id, SubscriptionChange::Put { name, record }));
+                None
+            }
+            Change::RemoveSubscription { id } => {
+                let account = self.accounts.remove(&id).expect("the subscription was checked");
+                self.names.remove(&account.name);
+                self.gathering.subscriptions.push((id, SubscriptionChange::Remove));
+                None
+            }
+            Change::SetPlugin { stem, record } => {
+                self.gathering.plugins.push((stem, record));
+                None
+            }
+        }
+    }
+
+    fn close_group(&mut self) {
+        let mut group = take(&mut self.gathering);
+        for id in take(&mut group.noted_topics) {
+            group.topics.push(self.topics[id.0 as usize].info.clone());
+        }
+        for id in take(&mut group.noted_accounts) {
+            // A subscription that was removed meanwhile has no account to write.
+            if let Some(account) = self.accounts.get(&id) {
+                let state = AccountState { position: account.position.clone(), counts: account.counts };
+                group.accounts.push((id, state));
+            }
+        }
+        group.next_subscription = self.next_subscription;
+        self.group_number += 1;
+        self.closed.push_back(group);
+    }
+
+    /// Whether something waits to be written, and whether it waits for nobody's sake.
+    pub(crate) fn demand(&self) -> Demand {
+        if !self.closed.is_empty() || self.gathering.urgent {
+            Demand::Now
+        } else if self.gathering.is_empty() {
+            Demand::None
+        } else {
+            Demand::CanRide
+        }
+    }
+
+    /// The next group to be written, in the order of sequencing; `None` where there is none.
+    pub(crate) fn take_group(&mut self) -> Option<Group> {
+        if self.closed.is_empty() && !self.gathering.is_empty() {
+            self.close_group();
+        }
+        self.closed.pop_front()
+    }
+
+    /// A group became durable: what it wrote is read from the disk from now on.
+    pub(crate) fn synced(&mut self, txn: TxnNumber, bytes: usize) {
+        self.state.forget(txn);
+        self.retries.forget(txn);
+        self.held.forget(txn);
+        self.unsynced_bytes -= bytes;
+    }
+
+    /// Refuses everything from now on, and gives up what was not yet taken.
+    pub(crate) fn stop(&mut self) -> Vec<Group> {
+        self.stopped = true;
+        let mut groups: Vec<Group> = take(&mut self.closed).into();
+        groups.push(take(&mut self.gathering));
+        groups
+    }
+
+    /// Refuses everything from now on; what is sequenced is still to be written.
+    pub(crate) fn refuse(&mut self) {
+        self.stopped = true;
+    }
+
+    /// Keeps the writes that come after now, for validation. Answers what to give to [`Self::unpin`].
+    pub(crate) fn pin(&mut self) -> TxnNumber {
+        self.recent_writes.pin(self.last_txn);
+        self.last_txn
+    }
+
+    pub(crate) fn unpin(&mut self, at: TxnNumber) {
+        self.recent_writes.unpin(at);
+    }
+
+    /// The last transaction that was sequenced.
+    pub(crate) fn last_txn(&self) -> TxnNumber {
+        self.last_txn
+    }
+
+    pub(crate) fn unsynced_bytes(&self) -> usize {
+        self.unsynced_bytes
+    }
+
+    /// A state key's value where it is sequenced and not yet synced: `Some(None)` is a removal.
+    pub(crate) fn state(&self, consumer: &str, key: &str) -> Option<Option<Bytes>> {
+        self.state.get(consumer, key)
+    }
+
+    /// The entries of a scan that are sequenced and not yet synced, removals included, up to the one
+    /// that fills `limit`.
+    pub(crate) fn state_range(
+        &self,
+        consumer: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Vec<(Arc<str>, Option<Bytes>)> {
+        self.state.range(consumer, prefix, after, limit)
+    }
+
+    /// A retry row that is sequenced and not yet synced: `Some(None)` where it is removed.
+    pub(crate) fn retry(&self, subscription: SubscriptionId, offset: Offset) -> Option<Option<Arc<RetryRow>>> {
+        if !self.accounts.contains_key(&subscription) {
+            return Some(None);
+        }
+        self.retries.get(&(subscription, offset))
+    }
+
+    /// A held row that is sequenced and not yet synced: `Some(None)` where it is removed.
+    pub(crate) fn held(&self, at: &HeldAt) -> Option<Option<Arc<HeldRow>>> {
+        if !self.accounts.contains_key(&at.subscription) {
+            return Some(None);
+        }
+        self.held.get(at)
+    }
+}
+
+/// What the writer has to do, in ascending urgency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Demand {
+    None,
+    /// Settlements only: they may wait for company.
+    CanRide,
+    Now,
+}
+
+/// Bytes that a transaction occupies until it is synced, closely enough for bounds.
+fn txn_bytes(txn: &Txn) -> usize {
+    let appends: usize = txn.appends.iter().map(|event| event.bytes() + size_of::<Message>()).sum();
+    let writes: usize =
+        txn.writes.iter().map(|write| TXN_BYTES + write.key.len() + write.value.as_ref().map_or(0, Bytes::len)).sum();
+    let settlements: usize = txn.settlements.iter().map(settlement_bytes).sum();
+    TXN_BYTES + appends + writes + settlements
+}
+
+fn settlement_bytes(settlement: &Settlement) -> usize {
+    let history = |history: &crate::outcome::History| {
+        history.attempts.iter().map(|attempt| TXN_BYTES + attempt.text.len()).sum::<usize>()
+    };
+    let retries = settlement.retries.iter().map(|(_, row)| row.as_ref().map_or(0, |row| history(&row.history)));
+    let dead = settlement.dead.iter().map(|(_, row)| row.as_ref().map_or(0, |row| history(&row.history)));
+    let held = settlement.held.iter().map(|(_, row)| row.as_ref().map_or(0, |row| 8 * row.offsets.len()));
+    let rows = settlement.retries.len() + settlement.dead.len() + settlement.held.len();
+    TXN_BYTES * rows + retries.sum::<usize>() + dead.sum::<usize>() + held.sum::<usize>()
+}

@@ -1,0 +1,217 @@
+//! How fast the bus is inside: published messages to acknowledged deliveries, synced, with real Wasm
+//! consumers and without HTTP, beside append + fdatasync of the same disk in the same run.
+//!
+//! Each round measures the disk, then the bus, so that a machine that is slow for a while is slow for both.
+//! What is compared is the ratio; the medians of all rounds are printed.
+//!
+//! Run it by `make bench-engine`. It needs the guest `glance`, and says so where it is missing.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
+use sandpost::bus::Bus;
+use sandpost::bus::engine::{Engine, EngineOptions};
+use sandpost::clock::SystemClock;
+use sandpost::deploy::{ActiveVersion, Host as _};
+use sandpost::limits::MESSAGE_DATA_BYTES_MAX;
+use sandpost::log::PluginRecord;
+use sandpost::log::redb_log::{OpenOptions, RedbLog};
+use sandpost::message::Event;
+use sandpost::policy::{GuestLimits, Manifest, Policy, StartAt, SubscriptionSpec};
+use sandpost::sandbox::{Program, Sandbox, SandboxOptions};
+use sandpost::topic::{TopicFilter, TopicName};
+
+/// Where guests are built, and where the benchmark keeps its data unless SANDPOST_BENCH_FOLDER says otherwise.
+const TARGET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target");
+const ROUNDS: usize = 5;
+const MESSAGE_BYTES: usize = 256;
+const MESSAGES: u64 = 300_000;
+const OUTSTANDING: usize = 4_096;
+const FAN_OUT: u64 = 3;
+const SINGLE_PUBLISHES: usize = 500;
+const KEYS: u64 = 10_000;
+
+struct Round {
+    fdatasync_us: f64,
+    single_us: f64,
+    deliveries_per_second: f64,
+    hot_key_per_second: f64,
+}
+
+fn main() -> Result<()> {
+    let guest = guest()?;
+    let folder = std::env::var_os("SANDPOST_BENCH_FOLDER").map_or_else(|| PathBuf::from(TARGET), PathBuf::from);
+    let mut rounds = Vec::new();
+    println!("round  fdatasync us  publish us  ratio  deliveries/s  one hot key/s");
+    for number in 1..=ROUNDS {
+        let scratch = tempfile::tempdir_in(&folder).context("a folder for the benchmark's data")?;
+        let round = Round {
+            fdatasync_us: append_and_sync(scratch.path())?,
+            single_us: single_publish(&guest, scratch.path())?,
+            deliveries_per_second: throughput(&guest, &scratch.path().join("many"), MESSAGES, Some(KEYS))?,
+            hot_key_per_second: throughput(&guest, &scratch.path().join("one"), MESSAGES / 4, Some(1))?,
+        };
+        println!(
+            "{number:>5}  {:>12.0}  {:>10.0}  {:>4.1}x  {:>12.0}  {:>13.0}",
+            round.fdatasync_us,
+            round.single_us,
+            round.single_us / round.fdatasync_us,
+            round.deliveries_per_second,
+            round.hot_key_per_second,
+        );
+        rounds.push(round);
+    }
+    let median = |figure: fn(&Round) -> f64| {
+        let mut figures: Vec<f64> = rounds.iter().map(figure).collect();
+        figures.sort_by(f64::total_cmp);
+        figures[figures.len() / 2]
+    };
+    println!("\nmedian of {ROUNDS} rounds, {MESSAGE_BYTES}-byte messages, fan-out {FAN_OUT}, {OUTSTANDING} outstanding:");
+    println!("  append + fdatasync            {:>9.0} us", median(|round| round.fdatasync_us));
+    println!("  one synchronous publish       {:>9.0} us", median(|round| round.single_us));
+    println!("  ... of the disk's own         {:>9.1} x", median(|round| round.single_us / round.fdatasync_us));
+    println!("  deliveries, {KEYS} keys      {:>9.0} /s", median(|round| round.deliveries_per_second));
+    println!("  deliveries, one hot key       {:>9.0} /s", median(|round| round.hot_key_per_second));
+    Ok(())
+}
+
+/// The disk's own floor: 256 bytes appended and synced, the median of many.
+fn append_and_sync(folder: &Path) -> Result<f64> {
+    let mut file = File::create(folder.join("disk"))?;
+    let bytes = [7; MESSAGE_BYTES];
+    let mut times = Vec::new();
+    for _ in 0..SINGLE_PUBLISHES {
+        let began = Instant::now();
+        file.write_all(&bytes)?;
+        file.sync_data()?;
+        times.push(began.elapsed());
+    }
+    Ok(median_us(times))
+}
+
+/// One publisher that waits for each message to be synced, with the consumers running.
+fn single_publish(guest: &[u8], folder: &Path) -> Result<f64> {
+    let rig = Rig::start(guest, &folder.join("single"))?;
+    let times = rig.runtime.block_on(async {
+        let mut times = Vec::new();
+        for number in 0..SINGLE_PUBLISHES as u64 {
+            let event = event(number, Some(KEYS));
+            let began = Instant::now();
+            rig.bus.publish(vec![event]).await?;
+            times.push(began.elapsed());
+        }
+        anyhow::Ok(times)
+    })?;
+    rig.stop();
+    Ok(median_us(times))
+}
+
+/// Deliveries per second from the first publish until the last acknowledgement is sequenced.
+fn throughput(guest: &[u8], folder: &Path, messages: u64, keys: Option<u64>) -> Result<f64> {
+    let rig = Rig::start(guest, folder)?;
+    let events: Vec<Event> = (0..messages).map(|number| event(number, keys)).collect();
+    let began = Instant::now();
+    rig.runtime.block_on(async {
+        let mut outstanding = VecDeque::new();
+        for event in events {
+            if outstanding.len() == OUTSTANDING {
+                let oldest: tokio::task::JoinHandle<_> = outstanding.pop_front().expect("it is full");
+                oldest.await??;
+            }
+            let bus = rig.bus.clone();
+            outstanding.push_back(tokio::spawn(async move { bus.publish(vec![event]).await }));
+        }
+        for publish in outstanding {
+            publish.await??;
+        }
+        anyhow::Ok(())
+    })?;
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        let acked: u64 = rig.bus.subscriptions().iter().map(|view| view.acked).sum();
+        if acked == messages * FAN_OUT {
+            break;
+        }
+        ensure!(Instant::now() < deadline, "only {acked} of {} deliveries were acknowledged", messages * FAN_OUT);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let took = began.elapsed();
+    rig.stop();
+    Ok((messages * FAN_OUT) as f64 / took.as_secs_f64())
+}
+
+/// A bus with three consumers, in this process.
+struct Rig {
+    runtime: tokio::runtime::Runtime,
+    bus: Bus,
+    engine: Arc<Engine>,
+}
+
+impl Rig {
+    fn start(guest: &[u8], folder: &Path) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let log = Arc::new(RedbLog::open(&OpenOptions::new(folder))?);
+        let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let options = EngineOptions { workers, message_data_max: MESSAGE_DATA_BYTES_MAX };
+        let (engine, _) = Engine::start(log, Arc::new(SystemClock), runtime.handle(), options)?;
+        let bus = Bus::new(MESSAGE_DATA_BYTES_MAX);
+        bus.serve_on(engine.clone())?;
+        let sandbox = Sandbox::new(SandboxOptions::new(folder.join("artifacts")))?;
+        for stem in ["email", "inventory", "analytics"] {
+            let spec = SubscriptionSpec {
+                name: stem.to_owned(),
+                topics: vec![TopicFilter::parse("order.*")?],
+                from: StartAt::Now,
+                policy: Policy::default(),
+            };
+            let manifest = Manifest {
+                subscriptions: vec![spec],
+                limits: GuestLimits::default(),
+                publish: Vec::new(),
+                config: std::collections::BTreeMap::new(),
+            };
+            let component = sandbox.load(stem, guest)?;
+            let digest = component.digest();
+            let program = Arc::new(Program::new(stem.into(), component, &manifest));
+            let record = PluginRecord { digest, manifest: String::new(), deployed_ms: 0, rolled_back: Vec::new() };
+            bus.activate(stem, ActiveVersion { manifest, record, program })?;
+        }
+        Ok(Self { runtime, bus, engine })
+    }
+
+    fn stop(self) {
+        self.bus.withdraw("done");
+        self.engine.stop();
+    }
+}
+
+fn event(number: u64, keys: Option<u64>) -> Event {
+    Event {
+        topic: TopicName::client("order.placed").expect("a valid topic"),
+        id: number.to_string(),
+        source: "/bench".to_owned(),
+        kind: "order.placed".to_owned(),
+        subject: None,
+        key: keys.map(|keys| format!("key-{}", number % keys)),
+        content_type: Some("application/octet-stream".to_owned()),
+        attributes: Vec::new(),
+        data: Bytes::from(vec![u8::try_from(number % 251).expect("below 256"); MESSAGE_BYTES]),
+        hops: 0,
+    }
+}
+
+fn guest() -> Result<Vec<u8>> {
+    let path = Path::new(TARGET).join("wasm32-wasip2/guest/glance.wasm");
+    std::fs::read(&path).with_context(|| format!("{} is missing: run `make bench-engine`", path.display()))
+}
+
+fn median_us(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times[times.len() / 2].as_secs_f64() * 1e6
+}

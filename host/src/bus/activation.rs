@@ -1,0 +1,214 @@
+//! What deployments do to the bus: a version of a consumer begins to run, or none runs any more.
+
+use std::sync::Arc;
+
+use super::Bus;
+use super::engine::{Engine, Enrolled, set_plugin};
+use crate::deploy::{ActivateError, ActiveVersion, Host};
+use crate::dispatch::Dispatcher;
+use crate::dispatch::subscription::{ConfigureError, Reselection};
+use crate::log::position::Position;
+use crate::log::{Change, CommitError, PluginRecord, ReadError, Selection, SubscriptionRecord, Txn};
+use crate::message::Offset;
+use crate::policy::{Manifest, StartAt, SubscriptionSpec};
+use crate::sandbox::Program;
+
+/// What the bus keeps of a version that runs, to run it again on a new engine.
+#[derive(Clone)]
+pub(super) struct Running {
+    manifest: Manifest,
+    record: PluginRecord,
+    program: Arc<Program>,
+}
+
+impl Running {
+    pub(super) fn digest(&self) -> String {
+        self.record.digest.to_string()
+    }
+}
+
+impl Host<Program> for Bus {
+    fn activate(&self, stem: &str, version: ActiveVersion<Program>) -> Result<(), ActivateError> {
+        let running = Running { manifest: version.manifest, record: version.record, program: version.program };
+        let mut active = self.inner.active();
+        let engine = self.engine().map_err(|_| stopping())?;
+        let _operator = engine.operator.blocking_lock();
+        for spec in &running.manifest.subscriptions {
+            let claimed = active.iter().find(|(other, running)| {
+                *other != stem && running.manifest.subscriptions.iter().any(|one| one.name == spec.name)
+            });
+            if let Some((other, _)) = claimed {
+                return Err(ActivateError::Refused {
+                    reason: format!(
+                        "the subscription name `{}` is claimed by `{other}.toml` already; give one of them another `name`",
+                        spec.name
+                    ),
+                });
+            }
+        }
+        engine.activate(stem, &running)?;
+        active.insert(stem.to_owned(), running);
+        Ok(())
+    }
+
+    fn deactivate(&self, stem: &str) -> Result<(), ActivateError> {
+        let mut active = self.inner.active();
+        let engine = self.engine().map_err(|_| stopping())?;
+        let _operator = engine.operator.blocking_lock();
+        let txn = Txn { now_ms: engine.now_ms(), changes: vec![set_plugin(stem, None)], ..Txn::default() };
+        engine.commit_synced(txn).map_err(refused)?;
+        for one in engine.enrolled().iter().filter(|one| *one.consumer == *stem) {
+            one.subscription.run_program(None);
+            tracing::warn!(subscription = %one.subscription.name, "orphaned: the files of its consumer `{stem}` are gone");
+        }
+        active.remove(stem);
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// Records a version, makes its new subscriptions, changes those that differ, and swaps the program.
+    pub(super) fn activate(&self, stem: &str, running: &Running) -> Result<(), ActivateError> {
+        let now_ms = self.now_ms();
+        let mut txn = Txn { now_ms, changes: vec![set_plugin(stem, Some(running.record.clone()))], ..Txn::default() };
+        let mut created = Vec::new();
+        for spec in &running.manifest.subscriptions {
+            if self.find(&spec.name).is_none() {
+                let from = self.start_of(spec)?;
+                let filters = spec.topics.iter().map(|filter| (filter.clone(), from)).collect();
+                let record = SubscriptionRecord {
+                    consumer: stem.to_owned(),
+                    selection: Selection { filters },
+                    created_ms: now_ms,
+                    epoch: 0,
+                    matched_base: 0,
+                };
+                let position = Position::starting_at(from);
+                created.push((spec.name.clone(), record.clone(), position.clone()));
+                txn.changes.push(Change::CreateSubscription { name: spec.name.clone(), record, position });
+            }
+        }
+        let sequenced = self.commit_synced(txn).map_err(refused)?;
+        self.enrol_created(sequenced.created, created).map_err(|error| unreadable(&error))?;
+        for spec in &running.manifest.subscriptions {
+            let Some(enrolled) = self.find(&spec.name) else { continue };
+            self.adopt(stem, spec, &enrolled)?;
+            enrolled.subscription.run_program(Some(running.program.clone()));
+        }
+        // Subscriptions that the manifest no longer declares stay, with all that is pending in them.
+        for one in self.enrolled().iter().filter(|one| *one.consumer == *stem) {
+            if !running.manifest.subscriptions.iter().any(|spec| *spec.name == *one.subscription.name) {
+                one.subscription.run_program(None);
+                tracing::warn!(subscription = %one.subscription.name, "orphaned: `{stem}.toml` no longer declares it");
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a subscription the policy, filters and consumer of its manifest.
+    fn adopt(&self, stem: &str, spec: &SubscriptionSpec, enrolled: &Enrolled) -> Result<(), ActivateError> {
+        let mut matched_base = enrolled.matched_base;
+        let mut reselected = false;
+        let changed = |dispatcher: &Dispatcher| {
+            let old = dispatcher.selection();
+            let end = self.log.end();
+            let selection = self.reselect(old, spec, end);
+            if selection == *old && *enrolled.consumer == *stem {
+                return Ok(None);
+            }
+            let skipped_unread = self.unread_without(dispatcher, &selection)?;
+            let before = i64::try_from(self.log.count(old, 0)?).unwrap_or(i64::MAX);
+            let after = i64::try_from(self.log.count(&selection, 0)?).unwrap_or(i64::MAX);
+            matched_base += before - after;
+            reselected = true;
+            let record = SubscriptionRecord {
+                consumer: stem.to_owned(),
+                selection: selection.clone(),
+                created_ms: enrolled.created_ms,
+                epoch: dispatcher.epoch(),
+                matched_base,
+            };
+            let change = Change::UpdateSubscription { id: dispatcher.id(), record };
+            Ok(Some(Reselection { change, selection, skipped_unread, end }))
+        };
+        let subscription = &enrolled.subscription;
+        subscription.configure(spec.policy.clone(), changed).map_err(|error| match error {
+            ConfigureError::Read(error) => unreadable(&error),
+            ConfigureError::Commit(error) => refused(error),
+        })?;
+        if reselected {
+            self.update(&spec.name, |one| {
+                one.consumer = stem.into();
+                one.matched_base = matched_base;
+            });
+        }
+        Ok(())
+    }
+
+    /// The filters of a manifest with the offsets they hold from: those that were there keep theirs, also
+    /// for topics that another filter takes now; new ones begin at the end.
+    fn reselect(&self, old: &Selection, spec: &SubscriptionSpec, end: Offset) -> Selection {
+        let mut filters = Vec::new();
+        for filter in &spec.topics {
+            let before = old.filters.iter().find(|(one, _)| one == filter);
+            filters.push(before.cloned().unwrap_or_else(|| (filter.clone(), end)));
+        }
+        for (filter, from) in &old.filters {
+            if filters.iter().any(|(one, _)| one == filter) {
+                continue;
+            }
+            for topic in self.log.topics() {
+                let name = topic.name.as_str();
+                let taken = spec.topics.iter().any(|one| one.matches(name));
+                if taken && filter.matches(name) && let Ok(literal) = crate::topic::TopicFilter::parse(name) {
+                    filters.push((literal, *from));
+                }
+            }
+        }
+        Selection { filters }
+    }
+
+    /// How many messages a dispatcher has not read yet that it would no longer take.
+    fn unread_without(&self, dispatcher: &Dispatcher, new: &Selection) -> Result<u64, ReadError> {
+        let (cursor, passed) = dispatcher.reading_from();
+        let old = dispatcher.selection();
+        let lost = |from: Offset| -> Result<u64, ReadError> {
+            Ok(self.log.count(old, from)?.saturating_sub(self.log.count(new, from)?))
+        };
+        let mut unread = lost(cursor)?;
+        for &(from, to) in passed.above() {
+            if to > cursor {
+                unread = unread.saturating_sub(lost(from.max(cursor))?.saturating_sub(lost(to)?));
+            }
+        }
+        Ok(unread)
+    }
+
+    fn start_of(&self, spec: &SubscriptionSpec) -> Result<Offset, ActivateError> {
+        let start = match &spec.from {
+            StartAt::Now => Ok(self.log.end()),
+            StartAt::Beginning => Ok(0),
+            StartAt::Offset(offset) => Ok((*offset).min(self.log.end())),
+            StartAt::Sequence(topic, sequence) => self.log.locate(topic.as_str(), *sequence),
+            StartAt::Time(time_ms) => self.log.offset_at(*time_ms),
+        };
+        start.map_err(|error| match error {
+            ReadError::UnknownTopic { topic } => ActivateError::Refused {
+                reason: format!("`from` of subscription `{}` names the topic `{topic}`, which is not there", spec.name),
+            },
+            error => unreadable(&error),
+        })
+    }
+}
+
+fn stopping() -> ActivateError {
+    ActivateError::Unavailable { reason: "the bus is stopping".to_owned() }
+}
+
+fn unreadable(error: &ReadError) -> ActivateError {
+    ActivateError::Unavailable { reason: error.to_string() }
+}
+
+fn refused(error: CommitError) -> ActivateError {
+    ActivateError::Unavailable { reason: error.to_string() }
+}

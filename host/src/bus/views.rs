@@ -1,0 +1,89 @@
+//! How the bus shows itself.
+
+use std::collections::BTreeMap;
+
+use super::engine::{Engine, Enrolled};
+use super::{AttemptView, DeadLetterView, SubscriptionStatus, SubscriptionView};
+use crate::log::{DeadLetter, ReadBounds};
+use crate::message::SharedMessage;
+use crate::outcome::{Attempt, DeadReason, OutcomeKind};
+use crate::policy::Order;
+
+pub(super) fn subscription(engine: &Engine, enrolled: &Enrolled, digests: &BTreeMap<String, String>) -> SubscriptionView {
+    let subscription = &enrolled.subscription;
+    let situation = subscription.explain();
+    let counts = situation.counts;
+    let explanation = situation.explanation;
+    let oldest_ms = explanation.oldest_ms.or_else(|| {
+        // Nothing of it is in memory: the oldest pending message is the next that would be read.
+        let bounds = ReadBounds { messages_max: 1, bytes_max: 1 };
+        let first = (situation.unread > 0).then(|| engine.log.read(&situation.selection, situation.cursor, bounds))?;
+        first.ok()?.messages.first().map(|message| message.accepted_ms)
+    });
+    let age_ms = oldest_ms.map_or(0, |accepted_ms| engine.now_ms().saturating_sub(accepted_ms));
+    let active = subscription.is_active();
+    let policy = situation.policy;
+    SubscriptionView {
+        name: subscription.name.to_string(),
+        consumer: enrolled.consumer.to_string(),
+        topics: situation.selection.filters.iter().map(|(filter, _)| filter.to_string()).collect(),
+        status: if active { SubscriptionStatus::Active } else { SubscriptionStatus::Orphaned },
+        created_ms: enrolled.created_ms,
+        digest: digests.get(&*enrolled.consumer).filter(|_| active).cloned(),
+        order: match policy.order {
+            Order::Key => "key",
+            Order::Topic => "topic",
+            Order::None => "none",
+        },
+        concurrency: policy.concurrency,
+        max_attempts: policy.retry.max_attempts,
+        matched: counts.passed + explanation.pending.saturating_sub(counts.rows),
+        pending: explanation.pending,
+        dead: counts.dead,
+        acked: counts.acked,
+        expired: counts.expired,
+        skipped: counts.skipped,
+        reopened: counts.reopened,
+        redriven: counts.redriven,
+        died: DeadReason::ALL.iter().map(|reason| (reason.as_str(), counts.died[*reason as usize])).collect(),
+        oldest_pending_seconds: age_ms as f64 / 1000.0,
+        waiting: explanation.waiting,
+        floor: situation.cursor,
+        outcomes: OutcomeKind::ALL.iter().map(|kind| (kind.as_str(), explanation.outcomes[*kind as usize])).collect(),
+        instances: situation.instances,
+        problem: situation.problem,
+    }
+}
+
+pub(super) fn dead_letter(subscription: &str, letter: &DeadLetter, message: SharedMessage) -> DeadLetterView {
+    let row = &letter.row;
+    let event = &message.event;
+    DeadLetterView {
+        id: format!("{subscription}:{}", letter.offset),
+        subscription: subscription.to_owned(),
+        reason: row.reason.as_str(),
+        died_ms: row.died_ms,
+        topic: event.topic.to_string(),
+        sequence: row.sequence,
+        offset: letter.offset,
+        accepted_ms: row.accepted_ms,
+        key: event.key.clone(),
+        message_id: event.id.clone(),
+        source: event.source.clone(),
+        redrives: row.history.redrives,
+        attempts_total: row.history.attempts.len() as u64 + row.history.omitted,
+        attempts: row.history.attempts.iter().map(attempt).collect(),
+        message: Some(message),
+    }
+}
+
+fn attempt(attempt: &Attempt) -> AttemptView {
+    AttemptView {
+        at_ms: attempt.at_ms,
+        duration_us: attempt.duration_us,
+        outcome: attempt.outcome.as_str(),
+        text: attempt.text.clone(),
+        digest: attempt.digest.to_string(),
+        charged: attempt.charged,
+    }
+}

@@ -1,0 +1,138 @@
+//! `sandpost subscriptions`: where each one stands, and why its messages wait.
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::client::{Client, segment};
+use super::failure::Failure;
+use super::output::{Output, Text, age, alarm, plain, text, time};
+
+#[derive(Subcommand, Debug)]
+pub(super) enum SubscriptionsCommand {
+    /// List the subscriptions with their lag
+    List,
+    /// Show one: its account, and why each pending message waits
+    Show { name: String },
+    /// Remove one whose consumer's files are gone, with its account and its dead letters
+    Remove { name: String },
+}
+
+pub(super) fn run(command: &SubscriptionsCommand, client: &Client, output: &Output) -> Result<(), Failure> {
+    match command {
+        SubscriptionsCommand::List => list(client, output),
+        SubscriptionsCommand::Show { name } => show(name, client, output),
+        SubscriptionsCommand::Remove { name } => {
+            client.delete(&format!("/subscriptions/{}", segment(name)))?;
+            if output.json {
+                output.json(&json!({ "removed": name }))
+            } else {
+                output.line(format!("{name} is removed"))
+            }
+        }
+    }
+}
+
+fn list(client: &Client, output: &Output) -> Result<(), Failure> {
+    let subscriptions = client.get("/subscriptions", &[])?;
+    if output.json {
+        return output.json(&subscriptions);
+    }
+    let rows = subscriptions.as_array().into_iter().flatten().map(|one| {
+        let status = text(&one["status"]);
+        vec![
+            plain(&one["name"]),
+            if status == "active" { Text::Good(status) } else { Text::Bad(status) },
+            plain(&one["topics"]),
+            plain(&one["pending"]),
+            Text::Plain(age(&one["oldest_pending_seconds"])),
+            plain(&one["acked"]),
+            alarm(&one["dead"]),
+        ]
+    });
+    output.table(&["subscription", "status", "topics", "pending", "oldest", "acked", "dead"], rows)
+}
+
+fn show(name: &str, client: &Client, output: &Output) -> Result<(), Failure> {
+    let one = client.get(&format!("/subscriptions/{}", segment(name)), &[])?;
+    if output.json {
+        return output.json(&one);
+    }
+    let member = |name: &str| text(&one[name]);
+    output.facts(&[
+        ("name", member("name")),
+        ("status", member("status")),
+        ("consumer", member("consumer")),
+        ("digest", member("digest")),
+        ("topics", member("topics")),
+        ("order", member("order")),
+        ("concurrency", member("concurrency")),
+        ("instances", member("instances")),
+        ("max attempts", member("max_attempts")),
+        ("created", time(&one["created_ms"])),
+        ("floor", member("floor")),
+        ("oldest pending", age(&one["oldest_pending_seconds"])),
+    ])?;
+    output.heading("Account: matched = pending + dead + acked + expired + skipped - reopened")?;
+    let counts = ["matched", "pending", "dead", "acked", "expired", "skipped", "reopened", "redriven"];
+    let counts = counts.map(|count| (count, member(count)));
+    output.facts(&counts)?;
+    output.heading("Why pending messages wait")?;
+    output.facts(&waiting(&one["waiting"]))?;
+    for (heading, name) in [("Calls since the bus started", "outcomes"), ("Dead letters ever made", "died")] {
+        let counts: Vec<_> = one[name].as_array().into_iter().flatten().collect();
+        if !counts.is_empty() {
+            output.heading(heading)?;
+            let counts: Vec<_> =
+                counts.iter().map(|pair| (pair[0].as_str().unwrap_or_default(), text(&pair[1]))).collect();
+            output.facts(&counts)?;
+        }
+    }
+    Ok(())
+}
+
+/// The reasons in words, those without a message left out.
+fn waiting(waiting: &Value) -> Vec<(&'static str, String)> {
+    let reasons = [
+        ("running", "a call is running"),
+        ("runnable", "waiting for a worker or a slot"),
+        ("due_later", "waiting for the next attempt"),
+        ("behind_key", "behind another message of the same key"),
+        ("behind_window", "in the log, not read yet"),
+        ("orphaned", "the consumer's files are gone"),
+    ];
+    let mut lines: Vec<_> = reasons
+        .into_iter()
+        .filter(|(name, _)| waiting[name].as_u64() != Some(0))
+        .map(|(name, words)| (words, text(&waiting[name])))
+        .collect();
+    if waiting["next_due_ms"].is_u64() {
+        lines.push(("next attempt due", time(&waiting["next_due_ms"])));
+    }
+    if lines.is_empty() {
+        lines.push(("nothing waits", String::new()));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::Waiting;
+
+    #[test]
+    fn every_reason_to_wait_is_put_in_words() {
+        let all = Waiting {
+            running: 1,
+            runnable: 2,
+            due_later: 3,
+            next_due_ms: Some(4),
+            behind_key: 5,
+            behind_window: 6,
+            orphaned: 7,
+        };
+        let view = serde_json::to_value(&all).unwrap();
+        assert_eq!(waiting(&view).len(), view.as_object().unwrap().len());
+        let none = serde_json::to_value(Waiting::default()).unwrap();
+        assert_eq!(waiting(&none), [("nothing waits", String::new())]);
+    }
+}

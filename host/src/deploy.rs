@@ -1,0 +1,238 @@
+//! Deployments: what lies in the plugin folder becomes what runs, and what runs is durable.
+//!
+//! The plugin folder is an inbox. What was deployed from it is recorded in the log, and its bytes are kept
+//! in the data folder, so that a start runs the same versions whatever became of the inbox; then it
+//! deploys what differs. A version that does not load leaves the old one running.
+//!
+//! `plan` decides, and does no IO. `inbox` sees the folder, `store` keeps the bytes, the worker (one
+//! thread) does what the plan says. Components are compiled one at a time, on threads of low priority.
+//!
+//! **Architecture invariant:** a version is recorded only after it was compiled, linked and stored; a
+//! component is removed from the store only after another record is durable.
+
+mod inbox;
+pub mod manifest;
+mod plan;
+#[cfg(test)]
+mod sandbox_tests;
+mod store;
+#[cfg(test)]
+mod tests;
+mod watch;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+pub use inbox::FolderError;
+pub use store::StoreError;
+use worker::{Event, Worker};
+
+use crate::bus::PluginView;
+use crate::limits;
+use crate::log::PluginRecord;
+use crate::message::Millis;
+use crate::policy::Manifest;
+use crate::sandbox::{Program, Sandbox};
+
+/// What deployments need of the bus. Called from the deployment thread alone.
+pub trait Host<P>: Send + Sync + 'static {
+    /// Durably records a version and starts it: creates subscriptions that are new, updates those that
+    /// changed, and swaps the program between two messages. Calls in flight finish on the old version.
+    /// Also called at a start, with the record that is there already.
+    fn activate(&self, stem: &str, version: ActiveVersion<P>) -> Result<(), ActivateError>;
+
+    /// The consumer's files are gone: durably forgets the record. Its subscriptions become orphaned.
+    fn deactivate(&self, stem: &str) -> Result<(), ActivateError>;
+}
+
+/// Makes programs of components.
+pub trait Loader: Send + Sync + 'static {
+    type Program: Send + Sync + 'static;
+
+    /// Compiles, validates and links. Called on a thread of low priority, one call at a time. What it
+    /// answers on failure is shown to people.
+    fn load(&self, stem: &str, bytes: &[u8], manifest: &Manifest) -> Result<Arc<Self::Program>, String>;
+}
+
+impl Loader for Sandbox {
+    type Program = Program;
+
+    fn load(&self, stem: &str, bytes: &[u8], manifest: &Manifest) -> Result<Arc<Program>, String> {
+        let component = Self::load(self, stem, bytes).map_err(|error| error.to_string())?;
+        Ok(Arc::new(Program::new(stem.into(), component, manifest)))
+    }
+}
+
+/// A version that is to run.
+#[derive(Debug)]
+pub struct ActiveVersion<P> {
+    pub manifest: Manifest,
+    pub record: PluginRecord,
+    pub program: Arc<P>,
+}
+
+/// Why the bus did not take a version, or did not let one go.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ActivateError {
+    /// It cannot run on this bus. It is not tried again until its files change.
+    #[error("{reason}")]
+    Refused { reason: String },
+    /// The bus cannot do it now. It is tried again at the next look.
+    #[error("{reason}")]
+    Unavailable { reason: String },
+}
+
+/// Where deployments happen, and how patiently.
+#[derive(Clone)]
+pub struct Options {
+    pub plugin_folder: PathBuf,
+    pub data_folder: PathBuf,
+    /// How long files must lie still before they are taken.
+    pub quiet: Duration,
+    /// How often the folder is looked at where nothing tells of a change.
+    pub rescan: Duration,
+    /// The bus's clock, for the times of deployments.
+    pub clock: Arc<dyn Fn() -> Millis + Send + Sync>,
+}
+
+impl Options {
+    pub fn new(plugin_folder: PathBuf, data_folder: PathBuf, clock: Arc<dyn Fn() -> Millis + Send + Sync>) -> Self {
+        let (quiet, rescan) = (limits::DEPLOY_QUIET, limits::DEPLOY_RESCAN);
+        Self { plugin_folder, data_folder, quiet, rescan, clock }
+    }
+}
+
+/// Why deployments cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the deployment thread could not be started: {0}")]
+    Thread(std::io::Error),
+}
+
+/// The deployments of a bus. Dropping it stops them; what runs goes on running.
+pub struct Deployments {
+    events: Sender<Event>,
+    board: Arc<Board>,
+    worker: Option<JoinHandle<()>>,
+}
+
+impl Deployments {
+    /// Runs the recorded versions (`active`, by stem), and returns when each runs or has failed to; then
+    /// follows the plugin folder, which is made where it is missing.
+    ///
+    /// Fails where the plugin folder is not to be trusted, or one of the folders cannot be used at all. A
+    /// consumer that fails is no error here; [`Deployments::views`] says why.
+    pub fn start<L: Loader, H: Host<L::Program>>(
+        options: Options,
+        host: Arc<H>,
+        loader: Arc<L>,
+        active: Vec<(String, PluginRecord)>,
+    ) -> Result<Self, StartError> {
+        // Not bounded: events carry nothing, and whoever sends them must not wait for a compiler.
+        let (events, received) = mpsc::channel();
+        let board = Arc::new(Board::default());
+        let worker = Worker::open(options, host, loader, (events.clone(), received), board.clone())?;
+        let (started, has_started) = mpsc::channel();
+        let run = move || worker.run(active, started);
+        let thread =
+            thread::Builder::new().name("sandpost-deploy".to_owned()).spawn(run).map_err(StartError::Thread)?;
+        // Closed without an answer only where the thread panicked, which `stop` reports.
+        let _ = has_started.recv();
+        Ok(Self { events, board, worker: Some(thread) })
+    }
+
+    /// Looks at the plugin folder now. Files that changed a moment ago are still given time to settle.
+    pub fn rescan(&self) {
+        // The thread ends before this handle only where it panicked, which `stop` reports.
+        let _ = self.events.send(Event::Changed);
+    }
+
+    /// Every consumer that is recorded, or that has files in the folder and a problem.
+    pub fn views(&self) -> Vec<PluginView> {
+        self.board.lock().views.values().cloned().collect()
+    }
+
+    /// What is wrong with the plugin folder as a whole, if anything: then nothing is deployed or removed.
+    pub fn folder_problem(&self) -> Option<String> {
+        self.board.lock().folder_problem.clone()
+    }
+
+    /// Whether everything that lay in the folder at the start was deployed or refused by now.
+    pub fn has_looked(&self) -> bool {
+        self.board.lock().looked
+    }
+
+    /// Waits until `condition` holds of what [`Deployments::views`] answers, for at most `timeout`.
+    /// Answers whether it holds.
+    pub fn wait_until(&self, timeout: Duration, mut condition: impl FnMut(&[PluginView]) -> bool) -> bool {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let seen = self.board.lock().updates;
+            if condition(&self.views()) {
+                return true;
+            }
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
+            let unchanged = |state: &mut BoardState| state.updates == seen;
+            drop(self.board.changed.wait_timeout_while(self.board.lock(), left, unchanged));
+        }
+    }
+
+    /// Stops, and waits for the deployment under way to be made or left undone. A compilation is not waited
+    /// for: nothing depends on it yet.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let Some(worker) = self.worker.take() else { return };
+        let _ = self.events.send(Event::Stop);
+        if worker.join().is_err() {
+            tracing::error!("the deployment thread panicked; nothing was deployed since");
+        }
+    }
+}
+
+impl Drop for Deployments {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// What the worker shows. One lock, held only to copy: the worker is the only writer, and never waits
+/// for a reader's work.
+#[derive(Default)]
+struct Board {
+    state: Mutex<BoardState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct BoardState {
+    views: BTreeMap<String, PluginView>,
+    folder_problem: Option<String>,
+    looked: bool,
+    /// Counts the updates, for those who wait for one.
+    updates: u64,
+}
+
+impl Board {
+    fn lock(&self) -> MutexGuard<'_, BoardState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn update(&self, change: impl FnOnce(&mut BoardState)) {
+        let mut state = self.lock();
+        change(&mut state);
+        state.updates += 1;
+        self.changed.notify_all();
+    }
+}

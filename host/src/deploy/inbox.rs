@@ -1,0 +1,553 @@
+//! The plugin folder: which pairs of files lie there, once they lie still.
+//!
+//! Files may be written in place, slowly, one after the other. A consumer's files are taken as they are
+//! only after a moment in which neither changed; until then the consumer is [`Found::Unsettled`].
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::manifest::{self, ManifestError};
+use super::store::digest_of;
+use crate::limits;
+use crate::outcome::Digest;
+use crate::policy::Manifest;
+
+/// Why the plugin folder cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FolderError {
+    #[error("the plugin folder {} could not be created: {error}", path.display())]
+    Create { path: PathBuf, error: String },
+    #[error("the plugin folder {} could not be read: {error}", path.display())]
+    Unreadable { path: PathBuf, error: String },
+    #[error("the plugin folder {} is not a folder", path.display())]
+    NotAFolder { path: PathBuf },
+    /// Whoever can write there can run code on the bus.
+    #[error(
+        "the plugin folder {0} is writable by everyone (mode {mode:03o}), so anyone could deploy code; \
+         take that away with `chmod o-w {0}`",
+        path.display()
+    )]
+    WorldWritable { path: PathBuf, mode: u32 },
+}
+
+/// Makes the folder where it is missing.
+pub(crate) fn create(folder: &Path) -> Result<(), FolderError> {
+    let created = fs::DirBuilder::new().recursive(true).mode(0o755).create(folder);
+    match created {
+        Err(_) if fs::metadata(folder).is_ok_and(|metadata| !metadata.is_dir()) => {
+            Err(FolderError::NotAFolder { path: folder.to_owned() })
+        }
+        Err(error) => Err(FolderError::Create { path: folder.to_owned(), error: error.to_string() }),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Which folder it is: a folder that was replaced has another one.
+pub(crate) type FolderId = (u64, u64);
+
+/// Refuses a folder in which anyone may deploy.
+pub(crate) fn check(folder: &Path) -> Result<FolderId, FolderError> {
+    let path = folder.to_owned();
+    let metadata = match fs::metadata(folder) {
+        Ok(metadata) => metadata,
+        Err(error) => return Err(FolderError::Unreadable { path, error: error.to_string() }),
+    };
+    if !metadata.is_dir() {
+        return Err(FolderError::NotAFolder { path });
+    }
+    if metadata.mode() & 0o002 != 0 {
+        return Err(FolderError::WorldWritable { path, mode: metadata.mode() & 0o777 });
+    }
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// What tells one state of a file from another without reading it. The time of change is set by the
+/// kernel at every write and rename, and by nobody else; with it the same size and the same old time of
+/// modification, as a copy that preserves times leaves them, are still another state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified_ns: i128,
+    changed_ns: i128,
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        let nanoseconds = |seconds: i64, part: i64| i128::from(seconds) * 1_000_000_000 + i128::from(part);
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            modified_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+            changed_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// How long ago the file changed; `None` where the clock says that it will.
+    fn age(&self, wall: SystemTime) -> Option<Duration> {
+        let changed = UNIX_EPOCH + Duration::from_nanos(u64::try_from(self.changed_ns).ok()?);
+        wall.duration_since(changed).ok()
+    }
+}
+
+/// A consumer's files, as they were seen last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Pair {
+    wasm: Option<Stamp>,
+    toml: Option<Stamp>,
+}
+
+/// What is remembered of a consumer between two looks.
+struct Seen {
+    pair: Pair,
+    /// Since when it has not changed, as far as was seen.
+    since: Instant,
+    /// What was read from the files, and in which state they were.
+    wasm: Option<(Stamp, Digest)>,
+    toml: Option<(Stamp, Text)>,
+}
+
+/// A manifest as it was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Text {
+    pub(crate) text: Arc<str>,
+    pub(crate) manifest: Result<Arc<Manifest>, Arc<ManifestError>>,
+}
+
+/// What lies in the folder for one consumer.
+#[derive(Clone, Debug)]
+pub(crate) enum Found {
+    /// Its files changed a moment ago.
+    Unsettled,
+    Pair {
+        digest: Digest,
+        manifest: Text,
+    },
+    /// Both files are gone.
+    Gone,
+    /// Files that cannot be deployed, and why.
+    Unusable {
+        problem: String,
+    },
+}
+
+/// What one look found.
+#[derive(Debug, Default)]
+pub(crate) struct Look {
+    /// By stem.
+    pub(crate) found: BTreeMap<String, Found>,
+    /// When the next unsettled consumer may have settled.
+    pub(crate) again_in: Option<Duration>,
+}
+
+/// Looks at the plugin folder, and remembers what it saw.
+pub(crate) struct Inbox {
+    folder: PathBuf,
+    quiet: Duration,
+    seen: BTreeMap<String, Seen>,
+    /// Components read so far.
+    reads: u64,
+}
+
+/// The folder's files, by stem.
+struct Listing {
+    pairs: BTreeMap<String, Pair>,
+    /// Those whose names cannot be a consumer's, or that the system does not let us see.
+    unusable: BTreeMap<String, Found>,
+}
+
+enum ReadProblem {
+    /// The file changed while it was read.
+    Changed,
+    Unusable(String),
+}
+
+impl Inbox {
+    pub(crate) fn new(folder: PathBuf, quiet: Duration) -> Self {
+        Self { folder, quiet, seen: BTreeMap::new(), reads: 0 }
+    }
+
+    pub(crate) fn path(&self, stem: &str, extension: &str) -> PathBuf {
+        path(&self.folder, stem, extension)
+    }
+
+    /// Whether neither file of a consumer is there, at this moment.
+    pub(crate) fn is_gone(&self, stem: &str) -> bool {
+        let is_missing = |path: PathBuf| fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        is_missing(self.path(stem, "wasm")) && is_missing(self.path(stem, "toml"))
+    }
+
+    /// Looks at the folder. `active` are the consumers whose absence matters. Files that did not change
+    /// since an earlier look are not read again.
+    pub(crate) fn look<'a>(
+        &mut self,
+        active: impl Iterator<Item = &'a str>,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Result<Look, FolderError> {
+        let Listing { mut pairs, unusable: mut found } = self.list()?;
+        for stem in active {
+            pairs.entry(stem.to_owned()).or_default();
+        }
+        pairs.retain(|stem, _| !found.contains_key(stem));
+        self.seen.retain(|stem, _| pairs.contains_key(stem));
+        let mut again_in: Option<Duration> = None;
+        for (stem, pair) in pairs {
+            let seen = self.seen.entry(stem.clone()).or_insert_with(|| Seen::new(now));
+            if seen.pair != pair {
+                seen.pair = pair;
+                seen.since = now;
+            }
+            let wait = seen.wait(self.quiet, now, wall);
+            let what = if wait.is_zero() {
+                seen.read(&self.folder, &stem, &mut self.reads).unwrap_or_else(|problem| match problem {
+                    ReadProblem::Unusable(problem) => Found::Unusable { problem },
+                    ReadProblem::Changed => {
+                        seen.since = now;
+                        Found::Unsettled
+                    }
+                })
+            } else {
+                Found::Unsettled
+            };
+            if matches!(what, Found::Unsettled) {
+                let wait = if wait.is_zero() { self.quiet } else { wait };
+                again_in = Some(again_in.map_or(wait, |again_in| again_in.min(wait)));
+            }
+            found.insert(stem, what);
+        }
+        Ok(Look { found, again_in })
+    }
+
+    /// The component's bytes; `None` where they are no longer those that a look found. Fails with what is
+    /// wrong with the file.
+    pub(crate) fn bytes(&self, stem: &str, digest: Digest) -> Result<Option<Vec<u8>>, String> {
+        match read(&self.path(stem, "wasm"), None, limits::COMPONENT_BYTES_MAX) {
+            Ok(bytes) => Ok((digest_of(&bytes) == digest).then_some(bytes)),
+            Err(ReadProblem::Changed) => Ok(None),
+            Err(ReadProblem::Unusable(problem)) => Err(problem),
+        }
+    }
+
+    fn list(&self) -> Result<Listing, FolderError> {
+        let mut pairs: BTreeMap<String, Pair> = BTreeMap::new();
+        let mut unusable = BTreeMap::new();
+        let unreadable =
+            |error: io::Error| FolderError::Unreadable { path: self.folder.clone(), error: error.to_string() };
+        for entry in fs::read_dir(&self.folder).map_err(unreadable)? {
+            let name = entry.map_err(unreadable)?.file_name();
+            let name = name.to_string_lossy();
+            // Whoever copies a file under a hidden name renames it when it is whole.
+            if name.starts_with('.') {
+                continue;
+            }
+            let Some((stem, extension)) = name.rsplit_once('.') else { continue };
+            if extension != "wasm" && extension != "toml" {
+                continue;
+            }
+            if !manifest::is_name(stem) {
+                let path = self.folder.join(&*name);
+                let problem =
+                    format!("{}: a consumer's name is {}; rename the file", path.display(), manifest::NAME_ALLOWED);
+                unusable.insert(stem.to_owned(), Found::Unusable { problem });
+                continue;
+            }
+            let stamp = match fs::metadata(self.path(stem, extension)) {
+                Ok(metadata) => Stamp::of(&metadata),
+                // Removed since it was listed, or a link to nothing.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => {
+                    let problem = format!("{} could not be read: {error}", self.path(stem, extension).display());
+                    unusable.insert(stem.to_owned(), Found::Unusable { problem });
+                    continue;
+                }
+            };
+            let pair = pairs.entry(stem.to_owned()).or_default();
+            if extension == "wasm" { pair.wasm = Some(stamp) } else { pair.toml = Some(stamp) }
+        }
+        Ok(Listing { pairs, unusable })
+    }
+}
+
+impl Seen {
+    fn new(now: Instant) -> Self {
+        Self { pair: Pair::default(), since: now, wasm: None, toml: None }
+    }
+
+    /// How much longer the files must lie still. Where both are there and the kernel's own times are old
+    /// enough, they have; a file that is missing was seen to be missing, or not long enough.
+    fn wait(&self, quiet: Duration, now: Instant, wall: SystemTime) -> Duration {
+        let seen = quiet.saturating_sub(now.saturating_duration_since(self.since));
+        let Pair { wasm: Some(wasm), toml: Some(toml) } = self.pair else { return seen };
+        match (wasm.age(wall), toml.age(wall)) {
+            (Some(wasm), Some(toml)) => seen.min(quiet.saturating_sub(wasm.min(toml))),
+            _ => seen,
+        }
+    }
+
+    fn read(&mut self, folder: &Path, stem: &str, reads: &mut u64) -> Result<Found, ReadProblem> {
+        let (wasm_path, toml_path) = (path(folder, stem, "wasm"), path(folder, stem, "toml"));
+        let missing = |missing: &Path, present: &Path| {
+            let problem = format!("{} is missing; {} is there", missing.display(), present.display());
+            Ok(Found::Unusable { problem })
+        };
+        let (wasm, toml) = match (self.pair.wasm, self.pair.toml) {
+            (None, None) => return Ok(Found::Gone),
+            (None, Some(_)) => return missing(&wasm_path, &toml_path),
+            (Some(_), None) => return missing(&toml_path, &wasm_path),
+            (Some(wasm), Some(toml)) => (wasm, toml),
+        };
+        if self.wasm.is_none_or(|(stamp, _)| stamp != wasm) {
+            *reads += 1;
+            let bytes = read(&wasm_path, Some(wasm), limits::COMPONENT_BYTES_MAX)?;
+            self.wasm = Some((wasm, digest_of(&bytes)));
+        }
+        if self.toml.as_ref().is_none_or(|(stamp, _)| *stamp != toml) {
+            let bytes = read(&toml_path, Some(toml), limits::MANIFEST_BYTES_MAX)?;
+            let text = String::from_utf8(bytes)
+                .map_err(|_| ReadProblem::Unusable(format!("{} is not UTF-8 text", toml_path.display())))?;
+            let manifest = manifest::parse(stem, &toml_path, &text).map(Arc::new).map_err(Arc::new);
+            self.toml = Some((toml, Text { text: text.into(), manifest }));
+        }
+        match (&self.wasm, &self.toml) {
+            (Some((_, digest)), Some((_, manifest))) => Ok(Found::Pair { digest: *digest, manifest: manifest.clone() }),
+            _ => unreachable!("both were read just now, or before"),
+        }
+    }
+}
+
+fn path(folder: &Path, stem: &str, extension: &str) -> PathBuf {
+    folder.join(format!("{stem}.{extension}"))
+}
+
+/// Reads a file whole, if it stays in one state meanwhile, and in this one where `stamp` is given.
+fn read(path: &Path, stamp: Option<Stamp>, bytes_max: usize) -> Result<Vec<u8>, ReadProblem> {
+    let unusable = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => ReadProblem::Changed,
+        _ => ReadProblem::Unusable(format!("{} could not be read: {error}", path.display())),
+    };
+    // Looked at first: opening a pipe would wait for a writer.
+    if !fs::metadata(path).map_err(unusable)?.is_file() {
+        return Err(ReadProblem::Unusable(format!("{} is not a regular file", path.display())));
+    }
+    let file = File::open(path).map_err(unusable)?;
+    let before = Stamp::of(&file.metadata().map_err(unusable)?);
+    if stamp.is_some_and(|stamp| stamp != before) {
+        return Err(ReadProblem::Changed);
+    }
+    if before.bytes > bytes_max as u64 {
+        let problem = format!("{} has {} bytes; at most {bytes_max} are allowed", path.display(), before.bytes);
+        return Err(ReadProblem::Unusable(problem));
+    }
+    let mut bytes = Vec::with_capacity(before.bytes as usize);
+    (&file).take(before.bytes + 1).read_to_end(&mut bytes).map_err(unusable)?;
+    let after = Stamp::of(&file.metadata().map_err(unusable)?);
+    if after != before || bytes.len() as u64 != before.bytes {
+        return Err(ReadProblem::Changed);
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const QUIET: Duration = Duration::from_millis(300);
+    const MANIFEST: &str = "[[subscription]]\ntopics = [\"a\"]\n";
+
+    /// A folder with a clock that only the test moves. The kernel's own times count for nothing, unless
+    /// the wall clock says that they are long past.
+    struct Desk {
+        folder: tempfile::TempDir,
+        inbox: Inbox,
+        now: Instant,
+        wall: SystemTime,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let inbox = Inbox::new(folder.path().to_owned(), QUIET);
+            Self { folder, inbox, now: Instant::now(), wall: UNIX_EPOCH }
+        }
+
+        fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+            fs::write(self.folder.path().join(name), content).unwrap();
+        }
+
+        fn remove(&self, name: &str) {
+            fs::remove_file(self.folder.path().join(name)).unwrap();
+        }
+
+        fn look_after(&mut self, passed: Duration, active: &[&str]) -> Look {
+            self.now += passed;
+            self.inbox.look(active.iter().copied(), self.now, self.wall).unwrap()
+        }
+
+        fn settled(&mut self, active: &[&str]) -> BTreeMap<String, Found> {
+            self.look_after(Duration::ZERO, active);
+            let look = self.look_after(QUIET, active);
+            assert_eq!(look.again_in, None, "{look:?}");
+            look.found
+        }
+    }
+
+    fn digest(found: &Found) -> Digest {
+        match found {
+            Found::Pair { digest, .. } => *digest,
+            other => panic!("no pair: {other:?}"),
+        }
+    }
+
+    fn problem(found: &Found) -> &str {
+        match found {
+            Found::Unusable { problem } => problem,
+            other => panic!("usable: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn files_are_taken_once_they_lie_still() {
+        let mut desk = Desk::new();
+        desk.write("email.wasm", "half");
+        desk.write("email.toml", MANIFEST);
+        let look = desk.look_after(Duration::ZERO, &[]);
+        assert!(matches!(look.found["email"], Found::Unsettled));
+        assert_eq!(look.again_in, Some(QUIET));
+
+        let almost = QUIET - Duration::from_millis(1);
+        desk.write("email.wasm", "half and half");
+        assert!(matches!(desk.look_after(almost, &[]).found["email"], Found::Unsettled));
+        // The time of quiet began anew.
+        let look = desk.look_after(almost, &[]);
+        assert!(matches!(look.found["email"], Found::Unsettled));
+        assert_eq!(look.again_in, Some(Duration::from_millis(1)));
+        let look = desk.look_after(Duration::from_millis(1), &[]);
+        assert_eq!(digest(&look.found["email"]), digest_of(b"half and half"));
+        assert_eq!(look.again_in, None);
+    }
+
+    #[test]
+    fn files_that_have_lain_still_are_taken_at_the_first_look() {
+        let mut desk = Desk::new();
+        desk.write("email.wasm", "one");
+        desk.write("email.toml", MANIFEST);
+        desk.wall = SystemTime::now() + Duration::from_secs(60);
+        assert_eq!(digest(&desk.look_after(Duration::ZERO, &[]).found["email"]), digest_of(b"one"));
+        // That one is missing can be seen only by looking twice.
+        desk.remove("email.toml");
+        assert!(matches!(desk.look_after(Duration::ZERO, &[]).found["email"], Found::Unsettled));
+        assert!(problem(&desk.look_after(QUIET, &[]).found["email"]).contains("email.toml is missing"));
+    }
+
+    #[test]
+    fn what_did_not_change_is_not_read_again() {
+        let mut desk = Desk::new();
+        desk.write("email.wasm", "one");
+        desk.write("email.toml", MANIFEST);
+        desk.settled(&[]);
+        desk.settled(&[]);
+        desk.write("email.toml", format!("{MANIFEST}order = \"none\"\n"));
+        desk.settled(&[]);
+        assert_eq!(desk.inbox.reads, 1);
+        // The same size, and the same time of modification.
+        let path = desk.inbox.path("email", "wasm");
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        desk.write(".email.wasm.tmp", "two");
+        let other = desk.folder.path().join(".email.wasm.tmp");
+        File::options().write(true).open(&other).unwrap().set_modified(modified).unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert_eq!(digest(&desk.settled(&[])["email"]), digest_of(b"two"));
+        assert_eq!(desk.inbox.reads, 2);
+        assert_eq!(desk.inbox.bytes("email", digest_of(b"two")), Ok(Some(b"two".to_vec())));
+        assert_eq!(desk.inbox.bytes("email", digest_of(b"one")), Ok(None));
+    }
+
+    #[test]
+    fn files_that_are_gone_are_gone_after_a_moment() {
+        let mut desk = Desk::new();
+        desk.write("email.wasm", "one");
+        desk.write("email.toml", MANIFEST);
+        desk.settled(&["email"]);
+        desk.remove("email.wasm");
+        assert!(matches!(desk.look_after(Duration::ZERO, &["email"]).found["email"], Found::Unsettled));
+        desk.remove("email.toml");
+        assert!(matches!(desk.look_after(QUIET, &["email"]).found["email"], Found::Unsettled));
+        assert!(matches!(desk.look_after(QUIET, &["email"]).found["email"], Found::Gone));
+        // Nobody misses a consumer that is not active.
+        assert!(desk.look_after(QUIET, &[]).found.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_deployed_is_named_and_hurts_nobody_else() {
+        let mut desk = Desk::new();
+        desk.write("good.wasm", "one");
+        desk.write("good.toml", MANIFEST);
+        desk.write("alone.wasm", "");
+        desk.write("lonely.toml", "");
+        desk.write("two words.wasm", "");
+        desk.write("latin.wasm", "");
+        desk.write("latin.toml", b"[config]\nname = \"\xfc\"");
+        desk.write("wrong.wasm", "");
+        desk.write("wrong.toml", "topics = 1");
+        desk.write("large.wasm", "");
+        desk.write("large.toml", "");
+        let large = File::options().write(true).open(desk.inbox.path("large", "wasm")).unwrap();
+        large.set_len(limits::COMPONENT_BYTES_MAX as u64 + 1).unwrap();
+        desk.write("folder.toml", MANIFEST);
+        fs::create_dir(desk.inbox.path("folder", "wasm")).unwrap();
+        desk.write("pipe.toml", MANIFEST);
+        let pipe = std::process::Command::new("mkfifo").arg(desk.inbox.path("pipe", "wasm")).status().unwrap();
+        assert!(pipe.success());
+        for ignored in [".hidden.wasm", ".good.wasm.tmp", "README.md", "good.wasm.bak", "Makefile"] {
+            desk.write(ignored, "");
+        }
+        let found = desk.settled(&[]);
+        let expected = [
+            ("alone", "alone.toml is missing"),
+            ("lonely", "lonely.wasm is missing"),
+            ("two words", "letters, digits"),
+            ("latin", "not UTF-8"),
+            ("large", "at most 134217728 are allowed"),
+            ("folder", "not a regular file"),
+            ("pipe", "not a regular file"),
+        ];
+        for (stem, text) in expected {
+            assert!(problem(&found[stem]).contains(text), "{stem}: {:?}", found[stem]);
+        }
+        assert_eq!(digest(&found["good"]), digest_of(b"one"));
+        let Found::Pair { manifest, .. } = &found["wrong"] else { panic!("{:?}", found["wrong"]) };
+        assert!(manifest.manifest.is_err());
+        assert_eq!(found.len(), expected.len() + 2, "{found:?}");
+    }
+
+    #[test]
+    fn a_folder_that_anyone_can_write_to_is_refused() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("bus/plugins");
+        create(&folder).unwrap();
+        create(&folder).unwrap();
+        let id = check(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777)).unwrap();
+        let error = check(&folder).unwrap_err();
+        assert!(error.to_string().contains("(mode 777)") && error.to_string().contains("chmod o-w"), "{error}");
+
+        fs::rename(&folder, outer.path().join("old")).unwrap();
+        assert!(matches!(check(&folder), Err(FolderError::Unreadable { .. })));
+        create(&folder).unwrap();
+        assert_ne!(check(&folder).unwrap(), id);
+        let file = outer.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert_eq!(check(&file), Err(FolderError::NotAFolder { path: file.clone() }));
+        assert_eq!(create(&file), Err(FolderError::NotAFolder { path: file }));
+    }
+}

@@ -1,0 +1,323 @@
+//! The promise, as one naive map of message to state. It knows what the driver did and saw, and nothing
+//! of how a dispatcher works.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::log::{Counts, Selection};
+use crate::message::{Millis, Offset, SharedMessage};
+use crate::outcome::{DeadReason, Outcome};
+use crate::policy::Order;
+use crate::settle::Decision;
+
+use super::journal::{Entry, takes};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// With the attempts charged to it since it was first offered or last redriven, and the time before
+    /// which it asked not to be tried again.
+    Pending {
+        charged: u32,
+        not_before_ms: Millis,
+    },
+    Dead,
+    Acked,
+    /// A dead letter that an operator dropped.
+    Dropped,
+}
+
+const FRESH: State = State::Pending { charged: 0, not_before_ms: 0 };
+
+/// Where a message that was handed out stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hand {
+    Waiting,
+    Calling,
+    /// Acked, and not recorded yet.
+    Acked,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    hand: Hand,
+    /// When it was handed out, in steps of this auditor.
+    at: u64,
+}
+
+/// Under which order a message was met, by its index in the orders that there were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Met {
+    NotYet,
+    Under(u32),
+    /// Under one first and under another one later, so that it may come out of turn.
+    UnderTwo,
+}
+
+struct Seen {
+    message: SharedMessage,
+    /// Whether a filter of its time took it.
+    matched: bool,
+    /// Whether none of the filters of now takes it.
+    leaving: bool,
+    met: Met,
+}
+
+/// A lane as the promise sees it: what an order keeps together, for as long as that order held.
+type Lane<'a> = (u32, &'a str);
+
+#[derive(Default)]
+pub(super) struct Auditor {
+    steps: u64,
+    /// Every synced message, by its offset.
+    messages: Vec<Seen>,
+    /// The state of every matched message by all that is sequenced; one that is not here is pending.
+    now: BTreeMap<Offset, State>,
+    /// The same by what is synced, and what lies between.
+    synced: BTreeMap<Offset, State>,
+    unsynced: VecDeque<(Entry, Offset, State)>,
+    /// Selections, each from an offset on, with the entry that recorded it.
+    selections: Vec<(Offset, Entry, Selection)>,
+    reselected_at: u64,
+    orders: Vec<Order>,
+    read_to: usize,
+    taken: BTreeMap<Offset, Taken>,
+    redriven: BTreeMap<Offset, u64>,
+}
+
+impl Auditor {
+    pub(super) fn new(selection: Selection, order: Order) -> Self {
+        Self { selections: vec![(0, 0, selection)], orders: vec![order], ..Self::default() }
+    }
+
+    /// Looks at a message under the selections that there were.
+    fn see(&self, message: SharedMessage, met: Met) -> Seen {
+        let in_force = self.selections.iter().rev().find(|(from, _, _)| *from <= message.offset);
+        let (_, _, last) = self.selections.last().expect("there is a first one");
+        let matched = takes(&in_force.expect("the first one begins at 0").2, &message);
+        Seen { matched, leaving: !takes(last, &message), message, met }
+    }
+
+    fn see_anew(&mut self) {
+        let seen = std::mem::take(&mut self.messages);
+        self.messages = seen.into_iter().map(|seen| self.see(seen.message, seen.met)).collect();
+    }
+
+    fn state(&self, offset: Offset) -> State {
+        self.now.get(&offset).copied().unwrap_or(FRESH)
+    }
+
+    fn set(&mut self, entry: Entry, offset: Offset, state: State) {
+        self.now.insert(offset, state);
+        self.unsynced.push_back((entry, offset, state));
+    }
+
+    fn lane<'a>(&self, seen: &'a Seen) -> Option<Lane<'a>> {
+        let Met::Under(order) = seen.met else { return None };
+        let event = &seen.message.event;
+        let name = match self.orders[order as usize] {
+            Order::Key => event.key.as_deref()?,
+            Order::Topic => event.topic.as_str(),
+            Order::None => return None,
+        };
+        Some((order, name))
+    }
+
+    pub(super) fn message_synced(&mut self, message: &SharedMessage) {
+        self.messages.push(self.see(message.clone(), Met::NotYet));
+    }
+
+    pub(super) fn synced(&mut self, entry: Entry) {
+        while let Some((_, offset, state)) = self.unsynced.pop_front_if(|(at, _, _)| *at <= entry) {
+            self.synced.insert(offset, state);
+        }
+    }
+
+    pub(super) fn reselected(&mut self, from: Offset, entry: Entry, selection: Selection) {
+        self.steps += 1;
+        self.reselected_at = self.steps;
+        self.selections.push((from, entry, selection));
+        self.see_anew();
+    }
+
+    /// Messages that are read from now on are met under this order.
+    pub(super) fn reordered(&mut self, order: Order) {
+        if self.orders.last() != Some(&order) {
+            self.orders.push(order);
+        }
+    }
+
+    fn order_now(&self) -> u32 {
+        u32::try_from(self.orders.len() - 1).unwrap()
+    }
+
+    /// Everything before the cursor was read.
+    pub(super) fn read_to(&mut self, cursor: Offset) {
+        let order = self.order_now();
+        while (self.read_to as Offset) < cursor && self.read_to < self.messages.len() {
+            let met = &mut self.messages[self.read_to].met;
+            if *met == Met::NotYet {
+                *met = Met::Under(order);
+            }
+            self.read_to += 1;
+        }
+    }
+
+    pub(super) fn crashed(&mut self, entry: Entry, passed: impl Fn(Offset) -> bool) {
+        self.steps += 1;
+        self.unsynced.clear();
+        self.now = self.synced.clone();
+        self.selections.retain(|(_, at, _)| *at <= entry);
+        self.reselected_at = self.steps;
+        self.taken.clear();
+        // What was not passed is met again.
+        self.read_to = 0;
+        let order = self.order_now();
+        for seen in self.messages.iter_mut().filter(|seen| !passed(seen.message.offset)) {
+            let same = [Met::NotYet, Met::Under(order)].contains(&seen.met);
+            seen.met = if same { Met::NotYet } else { Met::UnderTwo };
+        }
+        self.see_anew();
+    }
+
+    pub(super) fn was_taken(&mut self, offset: Offset) {
+        self.steps += 1;
+        assert!(self.messages[offset as usize].matched, "{offset} was never matched");
+        let State::Pending { .. } = self.state(offset) else { panic!("{offset} is {:?}", self.state(offset)) };
+        let before = self.taken.insert(offset, Taken { hand: Hand::Waiting, at: self.steps });
+        assert!(before.is_none(), "{offset} was taken twice at once");
+    }
+
+    pub(super) fn started(&mut self, offset: Offset, now_ms: Millis) {
+        let seen = &self.messages[offset as usize];
+        let taken_at = self.taken[&offset].at;
+        let State::Pending { not_before_ms, .. } = self.state(offset) else { panic!("{offset} is over") };
+        assert!(now_ms >= not_before_ms, "{offset} begins at {now_ms}, and asked for {not_before_ms}");
+        if seen.leaving {
+            assert!(taken_at < self.reselected_at, "{offset} is offered after its topic was taken out");
+        }
+        if let Some(lane) = self.lane(seen) {
+            let others = self.messages.iter().filter(|other| other.matched && self.lane(other) == Some(lane));
+            for other in others {
+                let at = other.message.offset;
+                let hand = self.taken.get(&at).map(|taken| taken.hand);
+                assert_ne!(hand, Some(Hand::Calling), "{at} and {offset} of {lane:?} at once");
+                let waits = at < offset && matches!(self.state(at), State::Pending { .. }) && hand != Some(Hand::Acked);
+                let redriven_later = self.redriven.get(&at).is_some_and(|redriven_at| *redriven_at > taken_at);
+                assert!(!waits || redriven_later || other.leaving, "{offset} of {lane:?} begins before {at}");
+            }
+        }
+        self.taken.get_mut(&offset).unwrap().hand = Hand::Calling;
+    }
+
+    pub(super) fn acked(&mut self, offset: Offset) {
+        self.taken.get_mut(&offset).unwrap().hand = Hand::Acked;
+    }
+
+    /// It was given back.
+    pub(super) fn returned(&mut self, offset: Offset) {
+        assert!(self.taken.remove(&offset).is_some(), "{offset} was not taken");
+    }
+
+    /// A call was recorded. What must follow from it is worked out here once more.
+    pub(super) fn recorded(
+        &mut self,
+        entry: Entry,
+        offset: Offset,
+        outcome: &Outcome,
+        decision: Decision,
+        max_attempts: u32,
+        now_ms: Millis,
+    ) {
+        self.returned(offset);
+        let State::Pending { charged, .. } = self.state(offset) else { panic!("{offset} is over") };
+        let (charges, after) = match outcome {
+            Outcome::Acked => {
+                assert_eq!(decision, Decision::Acked);
+                return self.set(entry, offset, State::Acked);
+            }
+            Outcome::Reject { .. } => {
+                assert_eq!(decision, Decision::Dead { reason: DeadReason::Rejected });
+                return self.set(entry, offset, State::Dead);
+            }
+            Outcome::Unavailable { after, .. } => (false, *after),
+            Outcome::Retry { after, .. } => (true, *after),
+            _ => (true, None),
+        };
+        let charged = charged + u32::from(charges);
+        if charges && charged >= max_attempts {
+            assert_eq!(decision, Decision::Dead { reason: DeadReason::AttemptsExhausted }, "{offset} after {charged}");
+            return self.set(entry, offset, State::Dead);
+        }
+        let Decision::Held { due_ms, charged: was_charged } = decision else { panic!("{offset} is {decision:?}") };
+        assert_eq!(was_charged, charges);
+        let not_before_ms = after.map_or(now_ms, |after| now_ms + u64::try_from(after.as_millis()).unwrap());
+        assert!(due_ms >= not_before_ms, "{offset} is due at {due_ms}, and asked for {not_before_ms}");
+        self.set(entry, offset, State::Pending { charged, not_before_ms });
+    }
+
+    pub(super) fn redriven(&mut self, entry: Entry, offset: Offset) {
+        self.steps += 1;
+        assert_eq!(self.state(offset), State::Dead);
+        self.redriven.insert(offset, self.steps);
+        if self.messages[offset as usize].met != Met::Under(self.order_now()) {
+            self.messages[offset as usize].met = Met::UnderTwo;
+        }
+        self.set(entry, offset, FRESH);
+    }
+
+    pub(super) fn dropped(&mut self, entry: Entry, offset: Offset) {
+        assert_eq!(self.state(offset), State::Dead);
+        self.set(entry, offset, State::Dropped);
+    }
+
+    /// Every matched message with its state, as a number of each; and how many of the pending ones are leaving.
+    fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        for seen in self.messages.iter().filter(|seen| seen.matched) {
+            tally.matched += 1;
+            match self.state(seen.message.offset) {
+                State::Acked => tally.acked += 1,
+                State::Dead => tally.dead += 1,
+                State::Dropped => tally.dropped += 1,
+                State::Pending { .. } if seen.leaving => tally.leaving += 1,
+                State::Pending { .. } => tally.pending += 1,
+            }
+        }
+        tally
+    }
+
+    /// Nothing is lost and nothing is invented.
+    pub(super) fn check_conservation(&self, matched: u64, counts: &Counts, pending: u64) {
+        let tally = self.tally();
+        let seen = format!("{tally:?}, {counts:?}, {pending} pending");
+        assert_eq!(matched, tally.matched, "matched: {seen}");
+        let settled = counts.dead + counts.acked + counts.expired + counts.skipped;
+        assert_eq!(matched, pending + settled - counts.reopened, "conserved: {seen}");
+        assert_eq!((counts.acked, counts.dead, counts.expired), (tally.acked, tally.dead, 0), "{seen}");
+        assert!(counts.skipped >= tally.dropped, "{seen}");
+        assert!(counts.skipped <= tally.dropped + tally.leaving, "skipped what nobody took out: {seen}");
+    }
+
+    /// Everything that is left pending must be among what is excused.
+    pub(super) fn check_done(&self, counts: &Counts, excused: impl Fn(&SharedMessage) -> bool) {
+        let pending = |seen: &&Seen| matches!(self.state(seen.message.offset), State::Pending { .. });
+        let waits = self.messages.iter().filter(|seen| seen.matched && !seen.leaving).filter(pending);
+        let stuck: Vec<_> = waits.filter(|seen| !excused(&seen.message)).map(|seen| seen.message.offset).collect();
+        assert!(stuck.is_empty(), "stuck: {stuck:?} with {counts:?}");
+    }
+
+    pub(super) fn check_all_done(&self, counts: &Counts) {
+        self.check_done(counts, |_| false);
+        let tally = self.tally();
+        assert_eq!(counts.skipped, tally.dropped + tally.leaving, "what was taken out is skipped in the end");
+    }
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    matched: u64,
+    pending: u64,
+    dead: u64,
+    acked: u64,
+    dropped: u64,
+    leaving: u64,
+}

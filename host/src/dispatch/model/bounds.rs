@@ -1,0 +1,232 @@
+//! What one slow, failing or busy key may cost: at the real bounds, with everything else at its best.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::dispatch::{Action, Bounds, Dispatcher, Event, Finished, Item};
+use crate::limits::{FETCH_MESSAGES_MAX, HELD_ROW_OFFSETS_MAX, RUN_MESSAGES_MAX, WINDOW_MESSAGES_MAX};
+use crate::log::Selection;
+use crate::message::Millis;
+use crate::outcome::{Digest, Outcome};
+use crate::policy::Policy;
+use crate::topic::{TopicFilter, TopicName};
+
+use super::journal::Journal;
+
+/// Messages of a held row that are read at a time.
+const ROW_MESSAGES_MAX: usize = 64;
+
+/// A dispatcher whose log is synced and answers at once.
+struct Prompt {
+    journal: Journal,
+    dispatcher: Dispatcher,
+    now_ms: Millis,
+    /// The most that ever were in memory: messages of the window, its entries, messages in lanes.
+    window_max: usize,
+    entries_max: usize,
+    queued_max: usize,
+    /// Held rows that were written.
+    rows_written: usize,
+}
+
+impl Prompt {
+    fn new() -> Self {
+        let selection = Selection { filters: vec![(TopicFilter::parse(">").unwrap(), 0)] };
+        let journal = Journal::new(selection, HELD_ROW_OFFSETS_MAX);
+        let mut dispatcher = Dispatcher::load(&journal.load(), Policy::default(), 0, 0, 1);
+        dispatcher.set_active(true);
+        let mut prompt =
+            Self { journal, dispatcher, now_ms: 1_000, window_max: 0, entries_max: 0, queued_max: 0, rows_written: 0 };
+        prompt.step(Event::Tick);
+        prompt
+    }
+
+    /// Publishes messages of these keys, and tells of them.
+    fn publish<'a>(&mut self, keys: impl Iterator<Item = &'a str>) {
+        let from = self.journal.end();
+        for key in keys {
+            let event = crate::message::Event {
+                topic: TopicName::client("t").unwrap(),
+                id: String::new(),
+                source: String::new(),
+                kind: String::new(),
+                subject: None,
+                key: Some(key.to_owned()),
+                content_type: None,
+                attributes: Vec::new(),
+                data: Bytes::new(),
+                hops: 0,
+            };
+            self.journal.append(event, self.now_ms);
+        }
+        self.sync();
+        let messages = self.journal.messages(from, self.journal.end()).to_vec();
+        self.step(Event::Synced(&messages));
+    }
+
+    fn sync(&mut self) {
+        self.journal.sync(self.journal.unsynced());
+    }
+
+    fn step(&mut self, event: Event<'_>) {
+        let mut actions = Vec::new();
+        self.dispatcher.step(event, self.now_ms, &mut actions);
+        let mut actions = VecDeque::from(actions);
+        while let Some(action) = actions.pop_front() {
+            let mut more = Vec::new();
+            match action {
+                Action::Commit(settlement) => {
+                    self.rows_written += settlement.held.iter().filter(|(_, row)| row.is_some()).count();
+                    self.journal.settle(settlement);
+                    self.sync();
+                }
+                Action::Fetch { from, messages_max, bytes_max } => {
+                    let batch = self.journal.read(self.dispatcher.selection(), from, messages_max, bytes_max);
+                    self.dispatcher.step(Event::Fetched(batch), self.now_ms, &mut more);
+                }
+                Action::LoadRetries(offsets) => {
+                    let row =
+                        |offset| (self.journal.message(offset).clone(), self.journal.synced.retries[&offset].clone());
+                    let loaded = offsets.into_iter().map(row).collect();
+                    self.dispatcher.step(Event::RetriesLoaded(loaded), self.now_ms, &mut more);
+                }
+                Action::LoadRow(at) => {
+                    let row = self.journal.synced.held[&at].clone();
+                    let offsets = row.offsets[row.front as usize..].iter().take(ROW_MESSAGES_MAX);
+                    let messages = offsets.map(|offset| self.journal.message(*offset).clone()).collect();
+                    self.dispatcher.step(Event::RowLoaded { at, row, messages }, self.now_ms, &mut more);
+                }
+            }
+            actions.extend(more);
+            self.window_max = self.window_max.max(self.dispatcher.window.len());
+            self.entries_max = self.entries_max.max(self.dispatcher.window.entries());
+            let queued = self.dispatcher.lanes.iter().map(|(_, lane)| lane.queue.len()).sum();
+            self.queued_max = self.queued_max.max(queued);
+        }
+    }
+
+    /// Takes a run and settles it; what fails is tried again after an hour.
+    fn run(&mut self, fails: impl Fn(&Item) -> bool) -> bool {
+        let mut items = VecDeque::from(self.dispatcher.take(RUN_MESSAGES_MAX));
+        let any = !items.is_empty();
+        let mut finished = Vec::new();
+        while let Some(item) = items.pop_front() {
+            let failed = fails(&item);
+            let outcome = match failed {
+                true => Outcome::Retry { reason: String::new(), after: Some(Duration::from_secs(3_600)) },
+                false => Outcome::Acked,
+            };
+            if failed {
+                let (same, others): (Vec<_>, Vec<_>) = items.drain(..).partition(|other| other.lane == item.lane);
+                items = others.into();
+                self.step(Event::Returned(same));
+            }
+            let (began_ms, digest) = (self.now_ms, Digest([0; 32]));
+            let duration = Duration::ZERO;
+            finished.push(Finished { item, outcome, began_ms, duration, digest, forced: None, decision: None });
+            if failed {
+                self.settle(&mut finished);
+            }
+        }
+        self.settle(&mut finished);
+        any
+    }
+
+    fn settle(&mut self, finished: &mut Vec<Finished>) {
+        let settlement = self.dispatcher.record(finished, self.now_ms);
+        self.rows_written += settlement.held.iter().filter(|(_, row)| row.is_some()).count();
+        self.journal.settle(settlement);
+        self.sync();
+        self.step(Event::Settled(std::mem::take(finished)));
+    }
+
+    fn acked(&self) -> u64 {
+        self.journal.synced.counts.acked
+    }
+}
+
+#[test]
+fn a_blocked_key_costs_little_memory_and_its_neighbours_go_on() {
+    let neighbours: Vec<String> = (0..50).map(|number| format!("n{number}")).collect();
+    let mut bus = Prompt::new();
+    let fails = |item: &Item| item.message.event.key.as_deref() == Some("blocked");
+    for round in 0..40 {
+        let keys = (0..500).map(|index| if index % 2 == 0 { "blocked" } else { &*neighbours[(index + round) % 50] });
+        bus.publish(keys);
+        while bus.run(fails) {}
+    }
+    assert_eq!(bus.acked(), 40 * 250, "the neighbours are done");
+    assert_eq!(bus.dispatcher.pending(), 40 * 250);
+    assert_eq!((bus.dispatcher.window.len(), bus.dispatcher.window.entries()), (0, 0));
+    assert_eq!(bus.dispatcher.lanes.iter().count(), 1);
+    let rows = bus.journal.synced.held.len();
+    assert!(rows <= 40 * 250 / HELD_ROW_OFFSETS_MAX + 2, "{rows} rows");
+    // What waits in rows is read in parts.
+    bus.queued_max = 0;
+    bus.now_ms += 3_600_000;
+    bus.step(Event::Tick);
+    while bus.run(|_| false) {}
+    assert_eq!((bus.acked(), bus.dispatcher.pending()), (40 * 500, 0));
+    assert!(bus.queued_max <= ROW_MESSAGES_MAX, "{} were in memory", bus.queued_max);
+}
+
+#[test]
+fn a_call_that_does_not_end_costs_little_memory_and_its_neighbours_go_on() {
+    let mut bus = Prompt::new();
+    bus.publish(["slow"].into_iter());
+    let slow = bus.dispatcher.take(1);
+    for _ in 0..20 {
+        bus.publish((0..1_000).map(|index| if index % 2 == 0 { "slow" } else { "fast" }));
+        while bus.run(|_| false) {}
+        // The window may have filled up; after a while its messages make room.
+        while let Some(due_ms) = bus.dispatcher.next_due_ms() {
+            bus.now_ms = bus.now_ms.max(due_ms);
+            bus.step(Event::Tick);
+            while bus.run(|_| false) {}
+        }
+    }
+    assert_eq!(bus.acked(), 20 * 500, "the neighbours are done");
+    assert!(bus.window_max <= WINDOW_MESSAGES_MAX, "{} in the window", bus.window_max);
+    assert!(bus.entries_max <= 2 * WINDOW_MESSAGES_MAX + FETCH_MESSAGES_MAX, "{} entries", bus.entries_max);
+    bus.step(Event::Returned(slow));
+    while bus.run(|_| false) {}
+    assert_eq!((bus.acked(), bus.dispatcher.pending()), (1 + 20 * 1_000, 0));
+}
+
+#[test]
+fn messages_behind_a_call_that_does_not_end_are_forgotten_as_they_are_settled() {
+    let mut bus = Prompt::new();
+    bus.publish(["slow"].into_iter());
+    let slow = bus.dispatcher.take(1);
+    assert_eq!(slow.len(), 1);
+    for _ in 0..100 {
+        bus.publish(std::iter::repeat_n("fast", 500));
+        while bus.run(|_| false) {}
+    }
+    assert_eq!(bus.acked(), 50_000);
+    assert!(bus.entries_max < 2_000, "{} entries for windows of 501", bus.entries_max);
+}
+
+#[test]
+fn a_burst_of_one_key_that_never_fails_writes_no_rows() {
+    let mut bus = Prompt::new();
+    for _ in 0..30 {
+        bus.publish(std::iter::repeat_n("only", 1_000));
+    }
+    assert!(bus.dispatcher.unread() > 0, "more than fits the window");
+    loop {
+        let items = bus.dispatcher.take(RUN_MESSAGES_MAX);
+        if items.is_empty() {
+            break;
+        }
+        // While a run is at a worker, nothing of the only key can run.
+        bus.now_ms += Bounds::default().starved_ms_max / 2;
+        bus.step(Event::Tick);
+        bus.step(Event::Returned(items));
+        bus.run(|_| false);
+    }
+    assert_eq!((bus.acked(), bus.dispatcher.pending()), (30_000, 0));
+    assert_eq!(bus.rows_written, 0);
+}

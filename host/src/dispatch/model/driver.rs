@@ -1,0 +1,662 @@
+//! Drives a dispatcher as its edges do, in an order that a seed decides.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fastrand::Rng;
+
+use crate::dispatch::{Action, Bounds, Dispatcher, Event, Finished, Item};
+use crate::log::{Batch, HeldAt, HeldRow, RetryRow, Selection, SubscriptionRecord};
+use crate::message::{Millis, Offset, SharedMessage};
+use crate::outcome::{Digest, Outcome};
+use crate::policy::{Backoff, Order, Policy, RetryPolicy};
+use crate::topic::{TopicFilter, TopicName};
+
+use super::auditor::Auditor;
+use super::journal::{Entry, Journal, takes};
+
+const TOPICS: [&str; 3] = ["a.x", "a.y", "b"];
+const FILTERS: [&str; 5] = ["a.x", "a.y", "b", "a.*", ">"];
+const KEYS: [Option<&str>; 5] = [None, Some("k0"), Some("k1"), Some("k2"), Some("k3")];
+
+/// A read that was asked for. It happens at some time after that, and is answered at some time later.
+enum Read {
+    Fetch { selection: Selection, from: Offset, messages_max: usize, bytes_max: usize },
+    Retries(Vec<Offset>),
+    Row(HeldAt),
+}
+
+enum Answer {
+    Fetched(Batch),
+    Retries(Vec<(SharedMessage, Arc<RetryRow>)>),
+    Row { at: HeldAt, row: Arc<HeldRow>, messages: Vec<SharedMessage> },
+}
+
+/// What a worker took at once. It calls one after the other, and settles when it likes to.
+#[derive(Default)]
+struct Run {
+    waiting: VecDeque<Item>,
+    calling: Option<(Item, Millis)>,
+    /// Acked, and not recorded yet.
+    acked: Vec<Finished>,
+    /// Its call does not end.
+    stuck: bool,
+}
+
+pub(super) struct World {
+    random: Rng,
+    bounds: Bounds,
+    journal: Journal,
+    dispatcher: Dispatcher,
+    auditor: Auditor,
+    policy: Policy,
+    active: bool,
+    now_ms: Millis,
+    /// Messages before it were told of as synced.
+    told: Offset,
+    asked: Vec<Read>,
+    answers: Vec<Answer>,
+    runs: Vec<Run>,
+    /// Dead letters that a command is about, until that is synced.
+    busy_letters: BTreeMap<Offset, Entry>,
+    /// What happened, for people; none is kept while nobody asks.
+    trace: Option<String>,
+}
+
+macro_rules! trace {
+    ($world:expr, $($part:tt)*) => {
+        if let Some(trace) = &mut $world.trace {
+            writeln!(trace, $($part)*).unwrap();
+        }
+    };
+}
+
+impl World {
+    pub(super) fn new(seed: u64, traced: bool) -> Self {
+        let mut random = Rng::with_seed(seed);
+        let window_messages_max = random.usize(3..14);
+        let bounds = Bounds {
+            window_messages_max,
+            window_bytes_max: if random.bool() { random.usize(2_000..6_000) } else { 1 << 20 },
+            fetch_messages_max: random.usize(1..window_messages_max.min(6)),
+            held_row_offsets_max: random.usize(1..6),
+            starved_ms_max: random.u64(1..60),
+        };
+        let order = *random.choice(&[Order::Key, Order::Key, Order::Key, Order::Topic, Order::None]).unwrap();
+        let policy = policy(&mut random, order);
+        let selection = Selection { filters: filters(&mut random).into_iter().map(|filter| (filter, 0)).collect() };
+        let journal = Journal::new(selection.clone(), bounds.held_row_offsets_max);
+        let dispatcher = Dispatcher::load_bounded(&journal.load(), policy.clone(), 0, 0, random.u64(..), bounds);
+        let mut world = Self {
+            random,
+            bounds,
+            journal,
+            dispatcher,
+            auditor: Auditor::new(selection, order),
+            policy,
+            active: false,
+            now_ms: 1_000,
+            told: 0,
+            asked: Vec::new(),
+            answers: Vec::new(),
+            runs: Vec::new(),
+            busy_letters: BTreeMap::new(),
+            trace: traced.then(String::new),
+        };
+        trace!(world, "{:?} {:?} {:?}", world.bounds, world.policy, world.journal.sequenced.record.selection);
+        world.set_active(true);
+        world
+    }
+
+    pub(super) fn trace(&mut self) -> String {
+        self.trace.take().unwrap_or_default()
+    }
+
+    /// Something that may happen, happens.
+    pub(super) fn happen(&mut self) {
+        match self.random.u32(0..100) {
+            0..14 => self.publish(),
+            14..24 => self.sync(),
+            24..32 => self.tell(),
+            32..42 => self.read(),
+            42..52 => self.answer(),
+            52..64 => self.take(),
+            64..86 => self.work(),
+            86..91 => {
+                let forward = *self.random.choice(&[0, 1, 10, 100, 5_000]).unwrap();
+                self.now_ms += self.random.u64(0..=forward);
+                self.step(Event::Tick);
+            }
+            91..93 => self.redrive(),
+            93 => self.drop_letters(),
+            94..96 => self.reload(),
+            96 => self.set_active(!self.active),
+            97 => self.set_active(true),
+            98 => self.timer(),
+            _ => self.crash(),
+        }
+        self.check();
+    }
+
+    fn publish(&mut self) {
+        for _ in 0..self.random.usize(1..6) {
+            let topic = TopicName::client(self.random.choice(&TOPICS).unwrap()).unwrap();
+            // Some keys are busier than others.
+            let keys = if self.random.bool() { &KEYS[1..2] } else { &KEYS[..] };
+            let key = self.random.choice(keys).unwrap().map(str::to_owned);
+            trace!(self, "publish {topic} {key:?}");
+            let event = crate::message::Event {
+                topic,
+                id: String::new(),
+                source: String::new(),
+                kind: String::new(),
+                subject: None,
+                key,
+                content_type: None,
+                attributes: Vec::new(),
+                data: Bytes::from(vec![0; self.random.usize(0..400)]),
+                hops: 0,
+            };
+            self.journal.append(event, self.now_ms);
+        }
+    }
+
+    fn sync(&mut self) {
+        let count = self.random.usize(0..=self.journal.unsynced());
+        self.sync_first(count);
+    }
+
+    fn sync_first(&mut self, count: usize) {
+        let before = self.journal.end();
+        let entry = self.journal.sync(count);
+        trace!(self, "sync to {entry}, messages to {}", self.journal.end());
+        for message in self.journal.messages(before, self.journal.end()) {
+            self.auditor.message_synced(message);
+        }
+        self.auditor.synced(entry);
+        self.busy_letters.retain(|_, at| *at > entry);
+    }
+
+    /// Tells of some messages that were synced.
+    fn tell(&mut self) {
+        let to = self.random.u64(self.told..=self.journal.end());
+        self.tell_to(to);
+    }
+
+    fn tell_to(&mut self, to: Offset) {
+        let selection = self.dispatcher.selection();
+        let messages: Vec<_> =
+            self.journal.messages(self.told, to).iter().filter(|message| takes(selection, message)).cloned().collect();
+        self.told = to;
+        if !messages.is_empty() {
+            trace!(self, "tell {:?}", messages.iter().map(|message| message.offset).collect::<Vec<_>>());
+            self.step(Event::Synced(&messages));
+        }
+    }
+
+    fn step(&mut self, event: Event<'_>) {
+        let mut actions = Vec::new();
+        self.dispatcher.step(event, self.now_ms, &mut actions);
+        for action in actions {
+            trace!(self, "  {action:?}");
+            match action {
+                Action::Commit(settlement) => drop(self.journal.settle(settlement)),
+                Action::Fetch { from, messages_max, bytes_max } => {
+                    let selection = self.dispatcher.selection().clone();
+                    self.asked.push(Read::Fetch { selection, from, messages_max, bytes_max });
+                }
+                Action::LoadRetries(offsets) => self.asked.push(Read::Retries(offsets)),
+                Action::LoadRow(at) => self.asked.push(Read::Row(at)),
+            }
+        }
+        self.auditor.read_to(self.dispatcher.reading_from().0);
+    }
+
+    /// Carries out one of the reads that were asked for.
+    fn read(&mut self) {
+        if self.asked.is_empty() {
+            return;
+        }
+        let index = self.random.usize(..self.asked.len());
+        let answer = match self.asked.swap_remove(index) {
+            Read::Fetch { selection, from, messages_max, bytes_max } => {
+                Answer::Fetched(self.journal.read(&selection, from, messages_max, bytes_max))
+            }
+            Read::Retries(offsets) => {
+                let row = |offset: Offset| {
+                    let row = self.journal.sequenced.retries.get(&offset).expect("a retry that is loaded has its row");
+                    (self.journal.message(offset).clone(), row.clone())
+                };
+                Answer::Retries(offsets.into_iter().map(row).collect())
+            }
+            Read::Row(at) => {
+                let row = self.journal.sequenced.held.get(&at).expect("a row that is loaded is there").clone();
+                let waiting = &row.offsets[row.front as usize..];
+                let count = self.random.usize(1..=waiting.len());
+                let messages = waiting[..count].iter().map(|offset| self.journal.message(*offset).clone()).collect();
+                Answer::Row { at, row, messages }
+            }
+        };
+        self.answers.push(answer);
+    }
+
+    fn answer(&mut self) {
+        if self.answers.is_empty() {
+            return;
+        }
+        let index = self.random.usize(..self.answers.len());
+        match self.answers.swap_remove(index) {
+            Answer::Fetched(batch) => {
+                let offsets: Vec<_> = batch.messages.iter().map(|message| message.offset).collect();
+                trace!(self, "fetched {offsets:?}, next {}", batch.next);
+                self.step(Event::Fetched(batch));
+            }
+            Answer::Retries(loaded) => {
+                trace!(
+                    self,
+                    "retries loaded {:?}",
+                    loaded.iter().map(|(message, _)| message.offset).collect::<Vec<_>>()
+                );
+                self.step(Event::RetriesLoaded(loaded));
+            }
+            Answer::Row { at, row, messages } => {
+                let offsets: Vec<_> = messages.iter().map(|message| message.offset).collect();
+                trace!(self, "row loaded {at:?} {row:?} {offsets:?}");
+                self.step(Event::RowLoaded { at, row, messages });
+            }
+        }
+    }
+
+    fn take(&mut self) {
+        let max = self.random.usize(1..6);
+        let items = self.dispatcher.take(max);
+        assert!(items.len() <= max);
+        if items.is_empty() {
+            return;
+        }
+        for item in &items {
+            trace!(self, "take {} of {:?}, {:?}", item.message.offset, item.lane, item.origin);
+            self.auditor.was_taken(item.message.offset);
+        }
+        self.runs.push(Run { waiting: items.into(), ..Run::default() });
+    }
+
+    /// Something goes on in one of the runs.
+    fn work(&mut self) {
+        if self.runs.is_empty() {
+            return;
+        }
+        let index = self.random.usize(..self.runs.len());
+        match self.random.u32(0..12) {
+            0 => self.settle_acked(index, Vec::new()),
+            // A worker stops in the middle, as where the consumer is swapped out.
+            1 if self.random.u32(0..4) == 0 => {
+                let rest = self.runs[index].waiting.drain(..).collect();
+                self.settle_acked(index, rest);
+            }
+            _ => match self.runs[index].calling.take() {
+                None => self.begin(index),
+                Some((item, began_ms)) => self.end(index, item, began_ms),
+            },
+        }
+        self.runs.retain(|run| !(run.waiting.is_empty() && run.calling.is_none() && run.acked.is_empty()));
+    }
+
+    fn begin(&mut self, index: usize) {
+        let Some(item) = self.runs[index].waiting.pop_front() else { return self.settle_acked(index, Vec::new()) };
+        trace!(self, "begin {}", item.message.offset);
+        self.auditor.started(item.message.offset, self.now_ms);
+        self.runs[index].calling = Some((item, self.now_ms));
+    }
+
+    fn end(&mut self, index: usize, item: Item, began_ms: Millis) {
+        let outcome = self.outcome();
+        let conflicts = self.random.u32(0..12) == 0;
+        self.ended(index, item, began_ms, outcome, conflicts);
+    }
+
+    fn ended(&mut self, index: usize, item: Item, began_ms: Millis, outcome: Outcome, conflicts: bool) {
+        trace!(self, "end {}: {outcome:?}", item.message.offset);
+        let (offset, lane) = (item.message.offset, item.lane);
+        let acked = outcome == Outcome::Acked && !conflicts;
+        let digest = Digest([0; 32]);
+        let call = Finished { item, outcome, began_ms, duration: Duration::ZERO, digest, forced: None, decision: None };
+        if acked {
+            self.auditor.acked(offset);
+            return self.runs[index].acked.push(call);
+        }
+        // What failed holds back its key: the rest of the key did not run.
+        let run = &mut self.runs[index];
+        let (rest, others): (Vec<_>, Vec<_>) =
+            run.waiting.drain(..).partition(|other| lane.is_some() && other.lane == lane);
+        run.waiting = others.into();
+        self.settle_acked(index, rest);
+        let mut finished = [call];
+        let settlement = self.dispatcher.record(&mut finished, self.now_ms);
+        let [finished] = finished;
+        if conflicts {
+            trace!(self, "conflict {offset}");
+            self.auditor.returned(offset);
+            return self.step(Event::Conflicted(finished.item));
+        }
+        self.recorded(vec![finished], settlement);
+    }
+
+    /// Settles the acks of a run, and gives items of it back that did not run.
+    fn settle_acked(&mut self, index: usize, rest: Vec<Item>) {
+        if !rest.is_empty() {
+            for item in &rest {
+                trace!(self, "return {}", item.message.offset);
+                self.auditor.returned(item.message.offset);
+            }
+            self.step(Event::Returned(rest));
+        }
+        let mut finished = std::mem::take(&mut self.runs[index].acked);
+        if !finished.is_empty() {
+            let settlement = self.dispatcher.record(&mut finished, self.now_ms);
+            self.recorded(finished, settlement);
+        }
+    }
+
+    fn recorded(&mut self, finished: Vec<Finished>, settlement: crate::log::Settlement) {
+        trace!(self, "settle {settlement:?}");
+        let entry = self.journal.settle(settlement);
+        for call in &finished {
+            let (offset, decision) = (call.item.message.offset, call.decision.unwrap());
+            let max_attempts = self.policy.retry.max_attempts;
+            self.auditor.recorded(entry, offset, &call.outcome, decision, max_attempts, self.now_ms);
+        }
+        self.step(Event::Settled(finished));
+    }
+
+    fn outcome(&mut self) -> Outcome {
+        let reason = || "r".to_owned();
+        let after = if self.random.bool() { None } else { Some(Duration::from_millis(self.random.u64(0..300))) };
+        match self.random.u32(0..16) {
+            0..2 => Outcome::Retry { reason: reason(), after },
+            2 => Outcome::Unavailable { reason: reason(), after },
+            3 => Outcome::Trapped { report: reason() },
+            4 => Outcome::Reject { reason: reason() },
+            _ => Outcome::Acked,
+        }
+    }
+
+    /// Synced dead letters that no command is about.
+    fn some_letters(&mut self) -> Vec<Offset> {
+        let free = self.journal.synced.dead.keys().filter(|offset| !self.busy_letters.contains_key(offset));
+        let mut letters: Vec<_> = free.copied().collect();
+        self.random.shuffle(&mut letters);
+        letters.truncate(self.random.usize(1..4));
+        letters
+    }
+
+    fn redrive(&mut self) {
+        let letters = self.some_letters();
+        if letters.is_empty() {
+            return;
+        }
+        trace!(self, "redrive {letters:?}");
+        let letter =
+            |offset: &Offset| (self.journal.message(*offset).clone(), self.journal.synced.dead[offset].clone());
+        let rows = letters.iter().map(letter).collect();
+        self.command(&letters, Event::Redriven(rows));
+        for offset in letters {
+            self.auditor.redriven(self.busy_letters[&offset], offset);
+        }
+    }
+
+    fn drop_letters(&mut self) {
+        let letters = self.some_letters();
+        if letters.is_empty() {
+            return;
+        }
+        trace!(self, "drop {letters:?}");
+        self.command(&letters, Event::Dropped(letters.clone()));
+        for offset in letters {
+            self.auditor.dropped(self.busy_letters[&offset], offset);
+        }
+    }
+
+    /// Carries out a command about dead letters; they are let go when it is synced.
+    fn command(&mut self, letters: &[Offset], event: Event<'_>) {
+        self.step(event);
+        let entry = self.journal.sequenced_to();
+        self.busy_letters.extend(letters.iter().map(|offset| (*offset, entry)));
+    }
+
+    /// The manifest changed, as its edge tells it.
+    fn reload(&mut self) {
+        let order = match self.random.u32(0..3) {
+            0 => *self.random.choice(&[Order::Key, Order::Topic, Order::None]).unwrap(),
+            _ => self.policy.order,
+        };
+        self.policy = policy(&mut self.random, order);
+        self.auditor.reordered(order);
+        let old = self.dispatcher.selection().clone();
+        if self.random.bool() {
+            trace!(self, "reload {:?}", self.policy);
+            let event =
+                Event::Configured { policy: self.policy.clone(), selection: old, untold: 0, skipped_unread: 0, end: 0 };
+            return self.step(event);
+        }
+        let end = self.journal.end();
+        let held_from = |filter: TopicFilter| {
+            let before = old.filters.iter().find(|(one, _)| *one == filter);
+            before.cloned().unwrap_or((filter, end))
+        };
+        let mut new = Selection { filters: filters(&mut self.random).into_iter().map(held_from).collect() };
+        // A topic that the filters before took and the new ones take keeps its messages.
+        for topic in TOPICS {
+            if let (Some(before), Some(after)) = (old.from_offset(topic), new.from_offset(topic))
+                && before < after
+            {
+                new.filters.push((TopicFilter::parse(topic).unwrap(), before));
+            }
+        }
+        let count = |from, to| self.journal.count(&old, from, to) - self.journal.count(&new, from, to);
+        let (cursor, passed) = self.dispatcher.reading_from();
+        let mut skipped_unread = count(cursor, end);
+        for &(from, to) in passed.above() {
+            skipped_unread -= count(from.max(cursor), to);
+        }
+        let untold = self.journal.count(&old, self.dispatcher.known_end(), end);
+        let before = &self.journal.sequenced.record;
+        let matched_base = before.matched_base + i64::try_from(count(0, end)).unwrap();
+        let record = SubscriptionRecord { selection: new.clone(), matched_base, ..before.clone() };
+        trace!(self, "reload {:?} {record:?}, {untold} untold, {skipped_unread} skipped", self.policy);
+        let entry = self.journal.record(record);
+        self.auditor.reselected(end, entry, new.clone());
+        let policy = self.policy.clone();
+        self.step(Event::Configured { policy, selection: new, untold, skipped_unread, end });
+    }
+
+    fn set_active(&mut self, active: bool) {
+        trace!(self, "active: {active}");
+        self.active = active;
+        self.dispatcher.set_active(active);
+        self.step(Event::Tick);
+    }
+
+    /// The time comes that the dispatcher waits for.
+    fn timer(&mut self) {
+        if let Some(due_ms) = self.dispatcher.next_due_ms() {
+            self.now_ms = self.now_ms.max(due_ms);
+            trace!(self, "the time is {}", self.now_ms);
+            self.step(Event::Tick);
+        }
+    }
+
+    /// The process ends, and another one begins with what is durable.
+    fn crash(&mut self) {
+        self.journal.crash();
+        let entry = self.journal.sync(0);
+        self.auditor.crashed(entry, |offset| self.journal.synced.position.contains(offset));
+        self.asked.clear();
+        self.answers.clear();
+        self.runs.clear();
+        self.busy_letters.clear();
+        let loaded = self.journal.load();
+        let end = self.journal.end();
+        let unread = self.journal.matched().checked_sub(loaded.counts.passed).expect("no more is passed than matched");
+        trace!(self, "crash: {unread} unread to {end}, {loaded:?}");
+        self.told = end;
+        let seed = self.random.u64(..);
+        self.dispatcher = Dispatcher::load_bounded(&loaded, self.policy.clone(), unread, end, seed, self.bounds);
+        let active = self.random.u32(0..4) > 0;
+        self.set_active(active);
+    }
+
+    fn in_hand(&self) -> u64 {
+        let of = |run: &Run| run.waiting.len() + usize::from(run.calling.is_some()) + run.acked.len();
+        self.runs.iter().map(of).sum::<usize>() as u64
+    }
+
+    /// What must hold after every step.
+    fn check(&self) {
+        // A message counts for the subscription when it is told of it, or found by it.
+        let known = self.dispatcher.known_end().min(self.journal.end());
+        let untold = self.journal.count(self.dispatcher.selection(), known, self.journal.end());
+        let matched = self.journal.matched();
+        let pending = self.dispatcher.pending();
+        self.auditor.check_conservation(matched, &self.journal.sequenced.counts, pending + untold);
+
+        let explanation = self.dispatcher.explain();
+        let waiting = explanation.waiting;
+        assert_eq!(explanation.pending, pending);
+        let sum = waiting.running
+            + waiting.runnable
+            + waiting.due_later
+            + waiting.behind_key
+            + waiting.behind_window
+            + waiting.orphaned;
+        assert_eq!(sum, pending, "every message has a reason: {waiting:?}");
+        if self.active {
+            assert_eq!(waiting.running, self.in_hand(), "{waiting:?}");
+            let moves = waiting.running + waiting.runnable + waiting.due_later;
+            assert!(waiting.behind_key == 0 || moves > 0, "behind no message: {waiting:?}");
+            assert_eq!(waiting.due_later > 0, waiting.next_due_ms.is_some(), "{waiting:?}");
+        }
+        assert!(explanation.oldest_ms.is_none_or(|oldest_ms| oldest_ms <= self.now_ms));
+
+        let window = &self.dispatcher.window;
+        let message_bytes_max = 400 + 64 + size_of::<crate::message::Message>();
+        assert!(window.len() <= self.bounds.window_messages_max, "{} in the window", window.len());
+        assert!(window.bytes() <= self.bounds.window_bytes_max + message_bytes_max, "{} bytes", window.bytes());
+    }
+
+    /// Everything comes to its end, with one call that does not end for a while.
+    pub(super) fn come_to_rest(&mut self) {
+        for index in 0..self.runs.len() {
+            let rest = self.runs[index].waiting.drain(..).collect();
+            self.settle_acked(index, rest);
+        }
+        self.runs.retain(|run| run.calling.is_some());
+        if let Some(run) = self.runs.last_mut() {
+            run.stuck = true;
+            let item = &run.calling.as_ref().unwrap().0;
+            let (stuck, has_lane) = (item.message.clone(), item.lane.is_some());
+            trace!(self, "{} is stuck", stuck.offset);
+            self.drive_on(|message| {
+                let together = message.event.key == stuck.event.key || message.event.topic == stuck.event.topic;
+                message.offset == stuck.offset || (has_lane && together)
+            });
+            self.runs.iter_mut().for_each(|run| run.stuck = false);
+            trace!(self, "{} is no longer stuck", stuck.offset);
+        }
+        self.drive_on(|_| false);
+        self.auditor.check_all_done(&self.journal.sequenced.counts);
+        self.check_nothing_is_kept();
+        self.sync_first(self.journal.unsynced());
+        self.crash();
+        self.check();
+        assert_eq!(self.dispatcher.pending(), 0, "what was over is not met again");
+        self.check_nothing_is_kept();
+    }
+
+    fn check_nothing_is_kept(&self) {
+        let dispatcher = &self.dispatcher;
+        assert_eq!(dispatcher.pending(), 0);
+        assert_eq!(dispatcher.lanes.iter().count(), 0, "lanes");
+        assert_eq!(dispatcher.running.total(), 0, "running");
+        assert!(dispatcher.ready.is_empty() && dispatcher.retries.is_empty() && dispatcher.due.is_empty());
+        assert_eq!((dispatcher.window.len(), dispatcher.window.bytes()), (0, 0));
+        assert_eq!(self.journal.sequenced.counts.rows, 0, "rows");
+    }
+
+    /// All that can happen without a person happens, and every call is acked, until nothing goes on. What
+    /// `excused` names may then still wait.
+    fn drive_on(&mut self, excused: impl Fn(&SharedMessage) -> bool) {
+        if !self.active {
+            self.set_active(true);
+        }
+        // Every message takes a few rounds at most.
+        for _ in 0..40 * (self.journal.end() + 10) {
+            self.sync_first(self.journal.unsynced());
+            self.tell_to(self.journal.end());
+            let busy = !self.asked.is_empty() || !self.answers.is_empty();
+            while !self.asked.is_empty() {
+                self.read();
+            }
+            while !self.answers.is_empty() {
+                self.answer();
+            }
+            let runs = self.runs.len();
+            self.take();
+            let took = self.runs.len() > runs;
+            let acked = self.ack_all();
+            self.check();
+            if !(busy || took || acked) {
+                if self.dispatcher.next_due_ms().is_none() {
+                    break;
+                }
+                self.timer();
+            }
+        }
+        self.auditor.check_done(&self.journal.sequenced.counts, excused);
+    }
+
+    /// Lets all runs but a stuck one go to their end. True if anything went on.
+    fn ack_all(&mut self) -> bool {
+        let mut any = false;
+        for index in 0..self.runs.len() {
+            if self.runs[index].stuck {
+                continue;
+            }
+            loop {
+                any = true;
+                if self.runs[index].calling.is_none() {
+                    let Some(item) = self.runs[index].waiting.pop_front() else { break };
+                    trace!(self, "begin {}", item.message.offset);
+                    self.auditor.started(item.message.offset, self.now_ms);
+                    self.runs[index].calling = Some((item, self.now_ms));
+                }
+                let (item, began_ms) = self.runs[index].calling.take().unwrap();
+                self.ended(index, item, began_ms, Outcome::Acked, false);
+            }
+            self.settle_acked(index, Vec::new());
+        }
+        self.runs.retain(|run| run.stuck);
+        any
+    }
+}
+
+fn policy(random: &mut Rng, order: Order) -> Policy {
+    let backoff = Backoff {
+        initial: Duration::from_millis(random.u64(0..50)),
+        factor: 2.0,
+        max: Duration::from_millis(400),
+        jitter: *random.choice(&[0.0, 1.0]).unwrap(),
+    };
+    Policy { order, retry: RetryPolicy { max_attempts: random.u32(1..5), backoff }, ..Policy::default() }
+}
+
+/// Some filters, at least one.
+fn filters(random: &mut Rng) -> Vec<TopicFilter> {
+    let mut filters = FILTERS.map(|filter| TopicFilter::parse(filter).unwrap()).to_vec();
+    random.shuffle(&mut filters);
+    filters.truncate(random.usize(1..4));
+    filters
+}

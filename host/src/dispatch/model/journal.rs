@@ -1,0 +1,251 @@
+//! A log in memory that obeys the seam: what is committed is sequenced at once and synced later, in one
+//! order, and a crash leaves what was synced. It is strict where the real log trusts its dispatchers.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::log::position::Position;
+use crate::log::{
+    Batch, Counts, DeadRow, HeldAt, HeldRow, LoadedRetry, LoadedSubscription, RetryRow, Selection, Settlement,
+    SubscriptionId, SubscriptionRecord,
+};
+use crate::message::{Event, Message, Millis, Offset, SharedMessage, TopicId};
+
+pub(super) const SUBSCRIPTION: SubscriptionId = SubscriptionId(7);
+
+/// Counts what was committed, from 1.
+pub(super) type Entry = u64;
+
+/// One subscription's account.
+#[derive(Clone)]
+pub(super) struct Account {
+    pub(super) record: SubscriptionRecord,
+    pub(super) position: Position,
+    pub(super) counts: Counts,
+    pub(super) retries: BTreeMap<Offset, Arc<RetryRow>>,
+    pub(super) held: BTreeMap<HeldAt, Arc<HeldRow>>,
+    pub(super) dead: BTreeMap<Offset, Arc<DeadRow>>,
+}
+
+enum Change {
+    Append,
+    Settle(Settlement),
+    Record(SubscriptionRecord),
+}
+
+pub(super) struct Journal {
+    row_offsets_max: usize,
+    /// A message's index is its offset.
+    messages: Vec<SharedMessage>,
+    /// The account with everything that is sequenced.
+    pub(super) sequenced: Account,
+    /// The account as a crash would leave it.
+    pub(super) synced: Account,
+    unsynced: VecDeque<Change>,
+    last_synced: Entry,
+    end: Offset,
+    /// How many synced messages the selection takes.
+    counted: u64,
+}
+
+impl Journal {
+    pub(super) fn new(selection: Selection, row_offsets_max: usize) -> Self {
+        let record =
+            SubscriptionRecord { consumer: "model".to_owned(), selection, created_ms: 0, epoch: 3, matched_base: 0 };
+        let account = Account {
+            record,
+            position: Position::starting_at(0),
+            counts: Counts::default(),
+            retries: BTreeMap::new(),
+            held: BTreeMap::new(),
+            dead: BTreeMap::new(),
+        };
+        Self {
+            row_offsets_max,
+            messages: Vec::new(),
+            sequenced: account.clone(),
+            synced: account,
+            unsynced: VecDeque::new(),
+            last_synced: 0,
+            end: 0,
+            counted: 0,
+        }
+    }
+
+    pub(super) fn append(&mut self, event: Event, now_ms: Millis) {
+        let offset = self.messages.len() as Offset;
+        let message = Message { offset, sequence: offset + 1, topic_id: TopicId(0), accepted_ms: now_ms, event };
+        self.messages.push(Arc::new(message));
+        self.unsynced.push_back(Change::Append);
+    }
+
+    pub(super) fn settle(&mut self, settlement: Settlement) -> Entry {
+        self.sequenced.apply(&settlement, self.row_offsets_max);
+        self.push(Change::Settle(settlement))
+    }
+
+    pub(super) fn record(&mut self, record: SubscriptionRecord) -> Entry {
+        self.counted = self.count(&record.selection, 0, self.end);
+        self.sequenced.record = record.clone();
+        self.push(Change::Record(record))
+    }
+
+    fn push(&mut self, change: Change) -> Entry {
+        self.unsynced.push_back(change);
+        self.sequenced_to()
+    }
+
+    /// The last entry that is sequenced.
+    pub(super) fn sequenced_to(&self) -> Entry {
+        self.last_synced + self.unsynced.len() as Entry
+    }
+
+    /// Syncs the first `count` of what is sequenced. Answers up to where all is durable now.
+    pub(super) fn sync(&mut self, count: usize) -> Entry {
+        for change in self.unsynced.drain(..count) {
+            self.last_synced += 1;
+            match change {
+                Change::Append => {
+                    let message = &self.messages[usize::try_from(self.end).unwrap()];
+                    self.counted += u64::from(takes(&self.sequenced.record.selection, message));
+                    self.end += 1;
+                }
+                Change::Settle(settlement) => self.synced.apply(&settlement, self.row_offsets_max),
+                Change::Record(record) => self.synced.record = record,
+            }
+        }
+        self.last_synced
+    }
+
+    pub(super) fn unsynced(&self) -> usize {
+        self.unsynced.len()
+    }
+
+    /// Forgets what was not synced.
+    pub(super) fn crash(&mut self) {
+        self.unsynced.clear();
+        self.sequenced = self.synced.clone();
+        self.messages.truncate(usize::try_from(self.end).unwrap());
+        self.counted = self.count(&self.sequenced.record.selection, 0, self.end);
+    }
+
+    /// The offset after the last synced message.
+    pub(super) fn end(&self) -> Offset {
+        self.end
+    }
+
+    /// Synced messages in `[from, to)`.
+    pub(super) fn messages(&self, from: Offset, to: Offset) -> &[SharedMessage] {
+        &self.messages[usize::try_from(from).unwrap()..usize::try_from(to.min(self.end)).unwrap()]
+    }
+
+    pub(super) fn message(&self, offset: Offset) -> &SharedMessage {
+        assert!(offset < self.end, "only synced messages are asked for");
+        &self.messages[usize::try_from(offset).unwrap()]
+    }
+
+    pub(super) fn read(&self, selection: &Selection, from: Offset, messages_max: usize, bytes_max: usize) -> Batch {
+        let mut batch = Batch { messages: Vec::new(), next: self.end, end: self.end };
+        let mut bytes = 0;
+        for message in self.messages(from, self.end).iter().filter(|message| takes(selection, message)) {
+            let full = batch.messages.len() >= messages_max || bytes + message.bytes() > bytes_max;
+            if full && !batch.messages.is_empty() {
+                batch.next = message.offset;
+                break;
+            }
+            bytes += message.bytes();
+            batch.messages.push(message.clone());
+        }
+        batch
+    }
+
+    /// How many synced messages in `[from, to)` the selection takes.
+    pub(super) fn count(&self, selection: &Selection, from: Offset, to: Offset) -> u64 {
+        let taken = |message: &&SharedMessage| takes(selection, message);
+        if from < to.min(self.end) { self.messages(from, to).iter().filter(taken).count() as u64 } else { 0 }
+    }
+
+    /// Messages that a subscription matched, by what is synced of the messages and sequenced of its record.
+    pub(super) fn matched(&self) -> u64 {
+        let matched = self.counted.checked_add_signed(self.sequenced.record.matched_base);
+        matched.expect("a filter that changed counted what it matched")
+    }
+
+    pub(super) fn load(&self) -> LoadedSubscription {
+        let account = &self.synced;
+        let retries = account.retries.iter();
+        let held = account.held.iter();
+        LoadedSubscription {
+            id: SUBSCRIPTION,
+            name: "model".to_owned(),
+            record: account.record.clone(),
+            position: account.position.clone(),
+            counts: account.counts,
+            retries: retries
+                .map(|(&offset, row)| LoadedRetry {
+                    offset,
+                    due_ms: row.due_ms,
+                    accepted_ms: row.accepted_ms,
+                    key: row.key,
+                })
+                .collect(),
+            held: held.map(|(at, row)| (*at, waiting(row), row.accepted_ms)).collect(),
+        }
+    }
+}
+
+impl Account {
+    fn apply(&mut self, settlement: &Settlement, row_offsets_max: usize) {
+        assert_eq!((settlement.subscription, settlement.epoch), (SUBSCRIPTION, self.record.epoch));
+        for &(from, to) in &settlement.passed {
+            assert!(from < to, "a range of the position is not empty");
+            self.position.pass(from, to);
+        }
+        for (offset, row) in &settlement.retries {
+            match row {
+                Some(row) => drop(self.retries.insert(*offset, row.clone())),
+                None => assert!(self.retries.remove(offset).is_some(), "no retry row of {offset} to remove"),
+            }
+        }
+        for (offset, row) in &settlement.dead {
+            match row {
+                Some(row) => assert!(self.dead.insert(*offset, row.clone()).is_none(), "{offset} is dead already"),
+                None => assert!(self.dead.remove(offset).is_some(), "no dead letter {offset} to remove"),
+            }
+        }
+        for (at, row) in &settlement.held {
+            match row {
+                Some(row) => {
+                    assert_eq!((at.subscription, at.first), (SUBSCRIPTION, row.offsets[0]));
+                    assert!(row.offsets.is_sorted_by(|a, b| a < b), "a row ascends: {row:?}");
+                    assert!(row.offsets.len() <= row_offsets_max, "a row is bounded: {row:?}");
+                    assert!((row.front as usize) < row.offsets.len(), "a row with nothing left is removed");
+                    if let Some(old) = self.held.insert(*at, row.clone()) {
+                        assert!(row.offsets.starts_with(&old.offsets), "a row only grows: {old:?} to {row:?}");
+                        assert!(row.front >= old.front, "a row's front only advances: {old:?} to {row:?}");
+                    }
+                }
+                None => assert!(self.held.remove(at).is_some(), "no held row {at:?} to remove"),
+            }
+        }
+        self.counts.apply(&settlement.counts);
+        assert!(self.counts.conserved(), "{:?} after {settlement:?}", self.counts);
+        let rows = self.retries.len() as u64 + self.held.values().map(|row| u64::from(waiting(row))).sum::<u64>();
+        assert_eq!(self.counts.rows, rows, "rows are counted as they are, after {settlement:?}");
+        assert_eq!(self.counts.dead, self.dead.len() as u64, "dead letters are counted as they are");
+        let mut places: Vec<Offset> = self.retries.keys().chain(self.dead.keys()).copied().collect();
+        places.extend(self.held.values().flat_map(|row| &row.offsets[row.front as usize..]));
+        places.sort_unstable();
+        assert!(places.is_sorted_by(|a, b| a < b), "a message has one place: {places:?} after {settlement:?}");
+        let unpassed = places.iter().find(|offset| !self.position.contains(**offset));
+        assert_eq!(unpassed, None, "what has a row is passed, after {settlement:?}");
+    }
+}
+
+pub(super) fn takes(selection: &Selection, message: &Message) -> bool {
+    selection.from_offset(message.event.topic.as_str()).is_some_and(|from| from <= message.offset)
+}
+
+fn waiting(row: &HeldRow) -> u32 {
+    u32::try_from(row.offsets.len()).unwrap() - row.front
+}

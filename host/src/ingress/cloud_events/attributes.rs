@@ -1,0 +1,116 @@
+//! The attributes of one event, gathered one by one and checked by the rules that all modes share.
+
+use bytes::Bytes;
+
+use super::{EventError, NAME_BYTES_MAX};
+use crate::limits::{KEY_BYTES_MAX, MESSAGE_ATTRIBUTES_MAX};
+use crate::message::Event;
+use crate::topic::TopicName;
+
+/// Attributes met so far.
+#[derive(Default)]
+pub(super) struct Attributes {
+    spec_version: Option<String>,
+    id: Option<String>,
+    source: Option<String>,
+    kind: Option<String>,
+    subject: Option<String>,
+    key: Option<String>,
+    content_type: Option<String>,
+    others: Vec<(String, String)>,
+    count: usize,
+}
+
+impl Attributes {
+    pub(super) fn set(&mut self, name: &str, value: String) -> Result<(), EventError> {
+        check_name(name)?;
+        if let Some(character) = value.chars().find(|c| c.is_control()) {
+            return Err(EventError::Character { attribute: name.to_owned(), character });
+        }
+        self.count += 1;
+        if self.count > MESSAGE_ATTRIBUTES_MAX {
+            return Err(EventError::TooManyAttributes { attributes: self.count });
+        }
+        let slot = match name {
+            "specversion" => &mut self.spec_version,
+            "id" => &mut self.id,
+            "source" => &mut self.source,
+            "type" => &mut self.kind,
+            "subject" => &mut self.subject,
+            "partitionkey" => &mut self.key,
+            "datacontenttype" => &mut self.content_type,
+            _ => return self.set_other(name, value),
+        };
+        if slot.is_some() {
+            return Err(EventError::Repeated { attribute: name.to_owned() });
+        }
+        if value.is_empty() {
+            return Err(EventError::Empty { attribute: name.to_owned() });
+        }
+        if name == "partitionkey" && value.len() > KEY_BYTES_MAX {
+            return Err(EventError::KeyTooLong { bytes: value.len() });
+        }
+        *slot = Some(value);
+        Ok(())
+    }
+
+    fn set_other(&mut self, name: &str, value: String) -> Result<(), EventError> {
+        if self.others.iter().any(|(other, _)| other == name) {
+            return Err(EventError::Repeated { attribute: name.to_owned() });
+        }
+        if value.is_empty() && matches!(name, "time" | "dataschema") {
+            return Err(EventError::Empty { attribute: name.to_owned() });
+        }
+        if name == "time" && !is_rfc3339(&value) {
+            return Err(EventError::Time { found: value });
+        }
+        self.others.push((name.to_owned(), value));
+        Ok(())
+    }
+
+    pub(super) fn content_type(&self) -> Option<&str> {
+        self.content_type.as_deref()
+    }
+
+    pub(super) fn finish(self, topic: &TopicName, data: Bytes) -> Result<Event, EventError> {
+        let required = |value: Option<String>, attribute| value.ok_or(EventError::Missing { attribute });
+        let version = required(self.spec_version, "specversion")?;
+        if version != "1.0" {
+            return Err(EventError::SpecVersion { found: version });
+        }
+        Ok(Event {
+            topic: topic.clone(),
+            id: required(self.id, "id")?,
+            source: required(self.source, "source")?,
+            kind: required(self.kind, "type")?,
+            subject: self.subject,
+            key: self.key,
+            content_type: self.content_type,
+            attributes: self.others,
+            data,
+            hops: 0,
+        })
+    }
+}
+
+fn check_name(name: &str) -> Result<(), EventError> {
+    let valid = (1..=NAME_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        && name != "data";
+    if valid { Ok(()) } else { Err(EventError::Name { name: name.to_owned() }) }
+}
+
+/// jiff reads more forms than RFC 3339 has (a space between date and time, offsets without a colon), so
+/// the outline is checked first. The text itself is kept as it came.
+fn is_rfc3339(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let shape = |at: usize, allowed: &[u8]| bytes.get(at).is_some_and(|b| allowed.contains(b));
+    let outline = bytes.len() >= 20
+        && shape(4, b"-")
+        && shape(7, b"-")
+        && shape(10, b"Tt")
+        && shape(13, b":")
+        && shape(16, b":")
+        && (shape(bytes.len() - 1, b"Zz") || shape(bytes.len() - 3, b":"));
+    outline && !text.contains(['[', ',']) && text.parse::<jiff::Timestamp>().is_ok()
+}

@@ -1,0 +1,262 @@
+//! Refusals as people and programs read them: RFC 9457 problem documents.
+//!
+//! Every kind says its cause and what to do next, here and at `GET /problems/{kind}`, which is what a
+//! problem's `type` points to. What only the operator should know goes to the log instead.
+
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+use super::body::BodyError;
+use super::cloud_events::{DecodeError, EventError};
+use super::guard::Refusal;
+use crate::bus::{BusError, PublishError};
+use crate::log::ReadError;
+use crate::topic::TopicError;
+
+/// What is wrong, in general.
+pub(crate) struct Kind {
+    /// The last part of the problem's `type`.
+    pub(crate) slug: &'static str,
+    pub(crate) status: StatusCode,
+    pub(crate) title: &'static str,
+    /// What to do about it.
+    pub(crate) hint: &'static str,
+}
+
+macro_rules! kinds {
+    ($($name:ident = $slug:literal, $status:ident, $title:literal, $hint:literal;)+) => {
+        $(pub(crate) const $name: Kind =
+            Kind { slug: $slug, status: StatusCode::$status, title: $title, hint: $hint };)+
+        /// Every kind of problem.
+        pub(crate) const KINDS: &[Kind] = &[$($name),+];
+    };
+}
+
+kinds! {
+    BAD_TOPIC = "bad-topic", BAD_REQUEST, "This is no topic name or filter",
+        "Name a topic with dot-separated tokens of letters, digits, `-` and `_`, such as `order.placed`.";
+    BAD_EVENT = "bad-event", BAD_REQUEST, "The request holds no valid CloudEvent",
+        "Correct the event as `detail` says. A plain body needs no CloudEvents header at all.";
+    BAD_PARAMETER = "bad-parameter", BAD_REQUEST, "A parameter of the request is not valid",
+        "Correct the parameter that `detail` names.";
+    BAD_BODY = "bad-body", BAD_REQUEST, "The body of the request is not valid",
+        "Send the JSON that `detail` describes.";
+    UNREADABLE_BODY = "unreadable-body", BAD_REQUEST, "The body ended before it was complete",
+        "Send the whole body, and as many bytes as `Content-Length` says.";
+    UNSUPPORTED = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The body's format or encoding is not accepted",
+        "Send CloudEvents as JSON or in binary mode, and without a `Content-Encoding`.";
+    FORBIDDEN_HOST = "forbidden-host", MISDIRECTED_REQUEST, "The bus is not known by this host name",
+        "Use the address that the bus listens on, or add the name to `allowed_hosts` of the bus.";
+    FORBIDDEN_ORIGIN = "forbidden-origin", FORBIDDEN, "Web pages of this origin may not use the bus",
+        "Add the page's origin to `allowed_origins` of the bus, if it is meant to use it.";
+    UNKNOWN_PATH = "unknown-path", NOT_FOUND, "There is nothing at this path",
+        "`sandpost --help` and the documentation list what the bus answers.";
+    UNKNOWN_TOPIC = "unknown-topic", NOT_FOUND, "There is no topic of this name",
+        "A topic comes into being with its first message; `GET /topics` lists those there are.";
+    UNKNOWN_SUBSCRIPTION = "unknown-subscription", NOT_FOUND, "There is no subscription of this name",
+        "`GET /subscriptions` lists those there are.";
+    UNKNOWN_DEAD_LETTER = "unknown-dead-letter", NOT_FOUND, "There is no such dead letter",
+        "It may have been redriven or dropped; `GET /dead-letters` lists those there are.";
+    WRONG_METHOD = "wrong-method", METHOD_NOT_ALLOWED, "The path does not answer this method",
+        "Use one of the methods that the `Allow` header lists.";
+    TOO_SLOW = "slow-body", REQUEST_TIMEOUT, "The body did not arrive in time",
+        "Send the body without long pauses.";
+    STILL_DECLARED = "still-declared", CONFLICT, "An active manifest declares the subscription",
+        "Remove the subscription from the manifest, or the consumer's files, and then remove it here.";
+    TOO_LARGE = "too-large", PAYLOAD_TOO_LARGE, "A message is larger than the bus accepts",
+        "Put the data into an object store and publish its address as the attribute `dataref`.";
+    BATCH_TOO_LARGE = "batch-too-large", PAYLOAD_TOO_LARGE, "A batch is larger than the bus accepts",
+        "Publish the messages in several batches.";
+    ATTRIBUTES_TOO_LARGE = "attributes-too-large", PAYLOAD_TOO_LARGE, "A message's attributes are larger than accepted",
+        "Move what is long from the attributes into the data.";
+    BUSY = "busy", TOO_MANY_REQUESTS, "More is waiting for the disk than may",
+        "Nothing was stored: publish it again after the time in `Retry-After`.";
+    DAMAGED = "log-damaged", INTERNAL_SERVER_ERROR, "What is asked for cannot be read from the log",
+        "The bus's own log has the details; the file or its disk is damaged.";
+    STOPPING = "stopping", SERVICE_UNAVAILABLE, "The bus is stopping",
+        "Nothing was stored: publish it again once the bus is back.";
+    TOO_MANY_TAILS = "too-many-tails", SERVICE_UNAVAILABLE, "As many tails are open as may be",
+        "Close tails that are not needed, and try again.";
+    NO_ROOM = "no-room", INSUFFICIENT_STORAGE, "The data folder's disk is nearly full",
+        "Nothing was stored: free space on the disk of the bus, then publish it again.";
+}
+
+/// One refusal.
+pub(crate) struct Problem {
+    kind: &'static Kind,
+    detail: String,
+    /// Replaces the kind's own hint where more is known.
+    hint: Option<String>,
+    facts: Map<String, Value>,
+    headers: Vec<(axum::http::HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    pub(crate) fn new(kind: &'static Kind, detail: impl ToString) -> Self {
+        Self { kind, detail: detail.to_string(), hint: None, facts: Map::new(), headers: Vec::new() }
+    }
+
+    /// Adds facts as members of the document.
+    pub(crate) fn facts(mut self, facts: Value) -> Self {
+        if let Value::Object(facts) = facts {
+            self.facts.extend(facts);
+        }
+        self
+    }
+
+    pub(crate) fn hint(mut self, hint: impl ToString) -> Self {
+        self.hint = Some(hint.to_string());
+        self
+    }
+
+    /// Tells the client when to come back.
+    fn retry_after(mut self, seconds: u16) -> Self {
+        self.headers.push((RETRY_AFTER, seconds.into()));
+        self
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.kind.status
+    }
+
+    /// A topic name or filter in a request's path that is none.
+    pub(crate) fn bad_topic(text: &str, error: &TopicError) -> Self {
+        Self::new(&BAD_TOPIC, format!("`{text}` is no topic: {error}")).facts(json!({ "topic": text }))
+    }
+
+    /// Adds the nearest of the known names to the hint.
+    pub(crate) fn did_you_mean<'a>(self, name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        match nearest(name, known) {
+            Some(near) => {
+                let hint = format!("Did you mean `{near}`? {}", self.kind.hint);
+                self.facts(json!({ "did_you_mean": near })).hint(hint)
+            }
+            None => self,
+        }
+    }
+
+    pub(crate) fn document(&self) -> Value {
+        let mut document = self.facts.clone();
+        // After the facts, so that none of them can take the place of a standard member.
+        document.insert("type".to_owned(), format!("/problems/{}", self.kind.slug).into());
+        document.insert("title".to_owned(), self.kind.title.into());
+        document.insert("status".to_owned(), self.kind.status.as_u16().into());
+        document.insert("detail".to_owned(), self.detail.clone().into());
+        document.insert("hint".to_owned(), self.hint.as_deref().unwrap_or(self.kind.hint).into());
+        Value::Object(document)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.status(), self.document().to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.extend(self.headers);
+        response
+    }
+}
+
+/// The known name that is most like a mistyped one, if one is like it at all.
+pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = known.into_iter().map(|candidate| (strsim::jaro_winkler(name, candidate), candidate));
+    let best = scored.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
+    (best.0 > 0.8).then_some(best.1)
+}
+
+impl From<PublishError> for Problem {
+    fn from(error: PublishError) -> Self {
+        let (kind, facts) = match &error {
+            PublishError::TooLarge { topic, bytes, bytes_max } => {
+                (&TOO_LARGE, json!({ "topic": topic, "bytes": bytes, "bytes_max": bytes_max }))
+            }
+            PublishError::AttributesTooLarge { topic, bytes, bytes_max } => {
+                (&ATTRIBUTES_TOO_LARGE, json!({ "topic": topic, "bytes": bytes, "bytes_max": bytes_max }))
+            }
+            PublishError::TooManyMessages { messages, messages_max } => {
+                (&BATCH_TOO_LARGE, json!({ "messages": messages, "messages_max": messages_max }))
+            }
+            PublishError::BatchTooLarge { bytes, bytes_max } => {
+                (&BATCH_TOO_LARGE, json!({ "bytes": bytes, "bytes_max": bytes_max }))
+            }
+            PublishError::NoRoom { free_bytes, min_bytes } => {
+                (&NO_ROOM, json!({ "free_bytes": free_bytes, "min_bytes": min_bytes }))
+            }
+            PublishError::Busy { unsynced_bytes } => (&BUSY, json!({ "unsynced_bytes": unsynced_bytes })),
+            PublishError::Stopping => (&STOPPING, json!({})),
+        };
+        let problem = Self::new(kind, &error).facts(facts);
+        if matches!(error, PublishError::Busy { .. }) { problem.retry_after(1) } else { problem }
+    }
+}
+
+impl From<BusError> for Problem {
+    fn from(error: BusError) -> Self {
+        match &error {
+            BusError::UnknownTopic { topic } => Self::new(&UNKNOWN_TOPIC, &error).facts(json!({ "topic": topic })),
+            BusError::UnknownSubscription { subscription, known } => Self::new(&UNKNOWN_SUBSCRIPTION, &error)
+                .facts(json!({ "subscription": subscription }))
+                .did_you_mean(subscription, known.iter().map(String::as_str)),
+            BusError::UnknownDeadLetter { id } => Self::new(&UNKNOWN_DEAD_LETTER, &error).facts(json!({ "id": id })),
+            BusError::StillDeclared { subscription, manifest } => {
+                Self::new(&STILL_DECLARED, &error).facts(json!({ "subscription": subscription, "manifest": manifest }))
+            }
+            BusError::Read(error) => error.clone().into(),
+            BusError::Stopping => Self::new(&STOPPING, &error),
+        }
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match &error {
+            ReadError::UnknownTopic { topic } => Self::new(&UNKNOWN_TOPIC, &error).facts(json!({ "topic": topic })),
+            ReadError::Damaged { .. } | ReadError::Missing { .. } | ReadError::Io { .. } => {
+                // Tables and paths are the operator's business.
+                tracing::error!("a request could not be answered: {error}");
+                Self::new(&DAMAGED, "the log of the bus could not be read")
+            }
+        }
+    }
+}
+
+impl From<DecodeError> for Problem {
+    fn from(error: DecodeError) -> Self {
+        let kind = match error.error {
+            EventError::Format { .. } => &UNSUPPORTED,
+            _ => &BAD_EVENT,
+        };
+        let problem = Self::new(kind, &error).facts(error.error.facts().into());
+        match error.index {
+            Some(index) => problem.facts(json!({ "index": index })),
+            None => problem,
+        }
+    }
+}
+
+impl From<BodyError> for Problem {
+    fn from(error: BodyError) -> Self {
+        match &error {
+            BodyError::TooLarge { bytes_max } => Self::new(&TOO_LARGE, &error).facts(json!({ "bytes_max": bytes_max })),
+            BodyError::TooSlow { seconds } => Self::new(&TOO_SLOW, &error).facts(json!({ "seconds": seconds })),
+            BodyError::Broken => Self::new(&UNREADABLE_BODY, &error),
+            BodyError::Busy => Self::new(&BUSY, &error).retry_after(1),
+            BodyError::Encoded { encoding } => {
+                Self::new(&UNSUPPORTED, &error).facts(json!({ "content_encoding": encoding }))
+            }
+        }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match &refusal {
+            Refusal::NoHost => Self::new(&FORBIDDEN_HOST, &refusal),
+            Refusal::Host { host } => Self::new(&FORBIDDEN_HOST, &refusal).facts(json!({ "host": host })),
+            Refusal::Origin { origin } => Self::new(&FORBIDDEN_ORIGIN, &refusal).facts(json!({ "origin": origin })),
+            Refusal::CrossSite => Self::new(&FORBIDDEN_ORIGIN, &refusal),
+        }
+    }
+}

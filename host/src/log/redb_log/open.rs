@@ -1,0 +1,214 @@
+//! Opening: the folder, the file, its format, and what sequencing goes on from.
+
+use std::sync::Arc;
+
+use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend};
+use uuid::Uuid;
+
+use super::block_cache::BlockCache;
+use super::figures::Meter;
+use super::queue::Queue;
+use super::recent::Visible;
+use super::tables::{
+    self, ACCOUNTS, BLOCKS, BUS_IDS, CHECKSUM_BYTES, FORMAT_VERSION, META, META_FORMAT, META_NEXT_SUBSCRIPTION,
+    SUBSCRIPTIONS, TOPICS, Table, offset_key, parse_offset_key,
+};
+use super::writer::Space;
+use super::{Inner, OpenError, OpenOptions, RedbLog, block, encoding, reader, rows};
+use crate::limits::MIB;
+use crate::log::disk::{BootId, DataFolder, Disk, DiskState, LogFile, Reserve};
+use crate::log::position::Position;
+use crate::log::sequencer::{Recovered, Sequencer, SequencerBounds};
+use crate::log::{Counts, ReadError, SubscriptionId, SubscriptionRecord};
+use crate::message::TopicId;
+
+/// Decoded blocks that are kept for consumers that catch up.
+const BLOCK_CACHE_BYTES: usize = 16 * MIB;
+/// One commit writes about this much at most: a few milliseconds on a slow disk.
+const GROUP_BYTES_MAX: usize = 4 * MIB;
+
+/// Opens a log on its file, or on another backend in place of it.
+pub(super) fn open(options: &OpenOptions, backend: Option<Box<dyn StorageBackend>>) -> Result<RedbLog, OpenError> {
+    let folder = DataFolder::prepare(&options.folder, BootId::current())?;
+    // The lock comes first: another process's marker and reserve are not ours to touch.
+    let backend = match backend {
+        Some(backend) => backend,
+        None => Box::new(LogFile::open(&folder)?),
+    };
+    folder.check_marker(options.accept_unsynced)?;
+    let disk = DiskState::new(folder);
+    let opened = open_database(options, &disk, backend)?;
+    disk.folder().clear_marker()?;
+    disk.serving();
+
+    let reserve = Reserve::new(disk.folder().reserve_path(), options.reserve_bytes);
+    let space = Space::new(disk.folder().path().to_owned(), reserve, options.free_bytes_min);
+    space.look();
+    let bounds = SequencerBounds { unsynced_bytes_max: options.unsynced_bytes_max, group_bytes_max: GROUP_BYTES_MAX };
+    let Opened { database, recovered, bus_ids } = opened;
+    let inner = Inner {
+        database,
+        disk,
+        visible: Visible::new(recovered.next_offset, recovered.topics.clone(), options.recent_bytes_max),
+        queue: Queue::new(Sequencer::new(recovered, bounds)),
+        blocks: BlockCache::new(BLOCK_CACHE_BYTES),
+        space,
+        meter: Meter::default(),
+        bus_ids,
+    };
+    Ok(RedbLog { inner: Arc::new(inner), writer: std::sync::Mutex::new(None) })
+}
+
+struct Opened {
+    database: Database,
+    recovered: Recovered,
+    bus_ids: Vec<(u64, Uuid)>,
+}
+
+fn open_database(
+    options: &OpenOptions,
+    disk: &Arc<DiskState>,
+    backend: Box<dyn StorageBackend>,
+) -> Result<Opened, OpenError> {
+    let path = disk.folder().log_path();
+    let failed = |error: redb::Error| match error {
+        redb::Error::Io(_) | redb::Error::PreviousIo => OpenError::Failed(disk.judge(&error)),
+        error => OpenError::Foreign { path: path.clone(), error: error.to_string() },
+    };
+    let database = redb::Builder::new()
+        .set_cache_size(options.cache_bytes)
+        .set_repair_callback(|session| {
+            tracing::info!(percent = (session.progress() * 100.0) as u64, "the log was not closed; checking it");
+        })
+        .create_with_backend(Disk::new(backend, disk.clone()))
+        .map_err(|error| failed(error.into()))?;
+    begin_if_new(&database).map_err(failed)?;
+    check_format(&database, options)?;
+    let recovered = recover(&database).map_err(|error| OpenError::Damaged { path: path.clone(), error })?;
+    let bus_ids = bus_ids(&database).map_err(|error| OpenError::Damaged { path: path.clone(), error })?;
+    Ok(Opened { database, recovered, bus_ids })
+}
+
+/// Creates every table of a new file, with the format and the bus's id, in one transaction.
+fn begin_if_new(database: &Database) -> Result<(), redb::Error> {
+    let write = database.begin_write()?;
+    if write.list_tables()?.next().is_some() {
+        return Ok(write.abort()?);
+    }
+    for table in tables::ALL {
+        write.open_table(table.definition)?;
+    }
+    put(&write, &META, META_FORMAT, &FORMAT_VERSION.to_le_bytes())?;
+    let mut next_subscription = Vec::new();
+    encoding::put_number(&mut next_subscription, 1);
+    put(&write, &META, META_NEXT_SUBSCRIPTION, &next_subscription)?;
+    put(&write, &BUS_IDS, &offset_key(0), Uuid::now_v7().as_bytes())?;
+    Ok(write.commit()?)
+}
+
+fn put(write: &redb::WriteTransaction, table: &Table, key: &[u8], value: &[u8]) -> Result<(), redb::Error> {
+    let mut stored = vec![0; CHECKSUM_BYTES];
+    stored.extend_from_slice(value);
+    table.seal(key, &mut stored);
+    write.open_table(table.definition)?.insert(key, &*stored)?;
+    Ok(())
+}
+
+fn check_format(database: &Database, options: &OpenOptions) -> Result<(), OpenError> {
+    let path = || options.folder.join("log.redb");
+    let found = stored_format(database).map_err(|error| OpenError::Foreign { path: path(), error })?;
+    if found == FORMAT_VERSION {
+        return Ok(());
+    }
+    Err(OpenError::Format { path: path(), found, supported: FORMAT_VERSION })
+}
+
+fn stored_format(database: &Database) -> Result<u32, String> {
+    let text = |error: redb::Error| error.to_string();
+    let read = database.begin_read().map_err(|error| text(error.into()))?;
+    let meta = read.open_table(META.definition).map_err(|error| text(error.into()))?;
+    let stored = meta.get(META_FORMAT).map_err(|error| text(error.into()))?;
+    let stored = stored.ok_or("it names no format version")?;
+    let value = META.verify(META_FORMAT, stored.value()).map_err(|error| error.to_string())?;
+    Ok(u32::from_le_bytes(value.try_into().map_err(|_| "its format version is no number")?))
+}
+
+fn recover(database: &Database) -> Result<Recovered, ReadError> {
+    let io = reader::storage_error(&META);
+    let read = database.begin_read().map_err(|error| io(error.into()))?;
+    let next_subscription = {
+        let meta = read.open_table(META.definition).map_err(|error| io(error.into()))?;
+        let stored = meta.get(META_NEXT_SUBSCRIPTION).map_err(|error| io(error.into()))?;
+        let damaged = |why: &str| META.damaged(META_NEXT_SUBSCRIPTION, why);
+        let stored = stored.ok_or_else(|| damaged("it is missing"))?;
+        let value = META.verify(META_NEXT_SUBSCRIPTION, stored.value())?;
+        encoding::Decoder::new(value).small().map_err(|error| damaged(&error.to_string()))?
+    };
+
+    let mut topics = Vec::new();
+    reader::for_each(&read, &TOPICS, .., |key, value| {
+        let expected = TopicId(topics.len() as u32);
+        if key != tables::topic_key(expected) {
+            return Err(TOPICS.damaged(&tables::topic_key(expected), "it is missing"));
+        }
+        topics.push(rows::topic(expected, value).map_err(|error| TOPICS.damaged(key, error.0))?);
+        Ok(())
+    })?;
+    let next_offset =
+        topics.iter().filter(|topic| topic.last_sequence > 0).map(|topic| topic.last_offset + 1).max().unwrap_or(0);
+    check_end(&read, next_offset)?;
+
+    let subscriptions = subscriptions(&read)?;
+    Ok(Recovered { next_offset, next_subscription, topics, subscriptions })
+}
+
+type StoredSubscription = (SubscriptionId, String, SubscriptionRecord, Position, Counts);
+
+/// All subscriptions by id, with their accounts.
+pub(super) fn subscriptions(read: &redb::ReadTransaction) -> Result<Vec<StoredSubscription>, ReadError> {
+    let io = reader::storage_error(&ACCOUNTS);
+    let mut subscriptions = Vec::new();
+    let accounts = read.open_table(ACCOUNTS.definition).map_err(|error| io(error.into()))?;
+    reader::for_each(&read, &SUBSCRIPTIONS, .., |key, value| {
+        let damaged = |error: encoding::Malformed| SUBSCRIPTIONS.damaged(key, error.0);
+        let id = key.try_into().map(u32::from_be_bytes).map_err(|_| SUBSCRIPTIONS.damaged(key, "its key is none"))?;
+        let (name, record) = rows::subscription(value).map_err(damaged)?;
+        let stored = accounts.get(key).map_err(|error| io(error.into()))?;
+        let stored = stored.ok_or_else(|| ACCOUNTS.damaged(key, "it is missing"))?;
+        let value = ACCOUNTS.verify(key, stored.value())?;
+        let (position, counts) = rows::account(value).map_err(|error| ACCOUNTS.damaged(key, error.0))?;
+        subscriptions.push((SubscriptionId(id), name, record, position, counts));
+        Ok(())
+    })?;
+    Ok(subscriptions)
+}
+
+/// The last block must end where the topics say that the log does.
+fn check_end(read: &redb::ReadTransaction, next_offset: u64) -> Result<(), ReadError> {
+    let io = reader::storage_error(&BLOCKS);
+    let blocks = read.open_table(BLOCKS.definition).map_err(|error| io(error.into()))?;
+    let Some((key, stored)) = blocks.last().map_err(|error| io(error.into()))? else {
+        return if next_offset == 0 { Ok(()) } else { Err(ReadError::Missing { offset: next_offset - 1 }) };
+    };
+    let first = parse_offset_key(key.value()).ok_or_else(|| BLOCKS.damaged(key.value(), "its key is none"))?;
+    // A block that is damaged within is named when it is read, and does not keep the rest from service.
+    let Ok(value) = BLOCKS.verify(key.value(), stored.value()) else { return Ok(()) };
+    let (header, _) = block::open(first, value).map_err(|error| BLOCKS.damaged(key.value(), error.0))?;
+    if header.end == next_offset { Ok(()) } else { Err(ReadError::Missing { offset: header.end.min(next_offset) }) }
+}
+
+fn bus_ids(database: &Database) -> Result<Vec<(u64, Uuid)>, ReadError> {
+    let io = reader::storage_error(&BUS_IDS);
+    let read = database.begin_read().map_err(|error| io(error.into()))?;
+    let mut ids = Vec::new();
+    reader::for_each(&read, &BUS_IDS, .., |key, value| {
+        let from = parse_offset_key(key).ok_or_else(|| BUS_IDS.damaged(key, "its key is none"))?;
+        let id = Uuid::from_slice(value).map_err(|_| BUS_IDS.damaged(key, "it is no UUID"))?;
+        ids.push((from, id));
+        Ok(())
+    })?;
+    match ids.first() {
+        Some((0, _)) => Ok(ids),
+        _ => Err(BUS_IDS.damaged(&offset_key(0), "it is missing")),
+    }
+}

@@ -1,0 +1,298 @@
+//! The layouts of all values but blocks. See [`super::encoding`] for how numbers and texts are spelled.
+
+use super::encoding::{Decoder, Malformed, put_number, put_signed, put_text};
+use crate::log::position::Position;
+use crate::log::{
+    Counts, DeadRow, HeldRow, KeyHash, LoadedRetry, PluginRecord, RetryRow, Selection, SubscriptionRecord, TopicInfo,
+};
+use crate::message::{Offset, Sequence, TopicId};
+use crate::outcome::{Attempt, DeadReason, Digest, History, OutcomeKind};
+use crate::topic::{TopicFilter, TopicName};
+
+/// Where a topic's messages stand in one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TopicBlock {
+    pub(super) first_sequence: Sequence,
+    pub(super) messages: u64,
+    /// The topic's first and last offset in the block.
+    pub(super) first: Offset,
+    pub(super) last: Offset,
+}
+
+/// Layout: first sequence, messages, first - block, last - first.
+pub(super) fn put_topic_block(out: &mut Vec<u8>, block: Offset, entry: &TopicBlock) {
+    put_number(out, entry.first_sequence);
+    put_number(out, entry.messages);
+    put_number(out, entry.first - block);
+    put_number(out, entry.last - entry.first);
+}
+
+pub(super) fn topic_block(block: Offset, bytes: &[u8]) -> Result<TopicBlock, Malformed> {
+    let mut decoder = Decoder::new(bytes);
+    let first_sequence = decoder.number()?;
+    let messages = decoder.number()?;
+    let too_large = Malformed("an offset is too large");
+    let first = block.checked_add(decoder.number()?).ok_or(too_large)?;
+    let last = first.checked_add(decoder.number()?).ok_or(too_large)?;
+    decoder.end()?;
+    Ok(TopicBlock { first_sequence, messages, first, last })
+}
+
+/// Layout: name, creation, last sequence, last offset, bytes.
+pub(super) fn put_topic(out: &mut Vec<u8>, topic: &TopicInfo) {
+    put_text(out, topic.name.as_str());
+    for number in [topic.created_ms, topic.last_sequence, topic.last_offset, topic.bytes] {
+        put_number(out, number);
+    }
+}
+
+pub(super) fn topic(id: TopicId, bytes: &[u8]) -> Result<TopicInfo, Malformed> {
+    let mut decoder = Decoder::new(bytes);
+    let name = TopicName::any(decoder.text()?).map_err(|_| Malformed("its name is no topic's"))?;
+    let [created_ms, last_sequence, last_offset, bytes] =
+        [decoder.number()?, decoder.number()?, decoder.number()?, decoder.number()?];
+    decoder.end()?;
+    Ok(TopicInfo { id, name, created_ms, last_sequence, last_offset, bytes })
+}
+
+/// Layout: name, consumer, creation, epoch, matched base (as the two's complement of 64 bits), filters (each a text and the offset it begins at).
+pub(super) fn put_subscription(out: &mut Vec<u8>, name: &str, record: &SubscriptionRecord) {
+    put_text(out, name);
+    put_text(out, &record.consumer);
+    put_number(out, record.created_ms);
+    put_number(out, record.epoch);
+    put_number(out, record.matched_base.cast_unsigned());
+    put_number(out, record.selection.filters.len() as u64);
+    for (filter, from) in &record.selection.filters {
+        put_text(out, filter.as_str());
+        put_number(out, *from);
+    }
+}
+
+pub(super) fn subscription(bytes: &[u8]) -> Result<(String, SubscriptionRecord), Malformed> {
+    let mut decoder = Decoder::new(bytes);
+    let name = decoder.owned_text()?;
+    let consumer = decoder.owned_text()?;
+    let created_ms = decoder.number()?;
+    let epoch = decoder.number()?;
+    let matched_base = decoder.number()?.cast_signed();
+    let mut filters = Vec::new();
+    for _ in 0..decoder.count()? {
+        let filter = TopicFilter::parse(decoder.text()?).map_err(|_| Malformed("a filter is none"))?;
+        filters.push((filter, decoder.number()?));
+    }
+    decoder.end()?;
+    Ok((name, SubscriptionRecord { consumer, selection: Selection { filters }, created_ms, epoch, matched_base }))
+}
+
+/// Layout: floor, ranges above it (each the gap before it and its length), counters in the order of
+/// [`Counts`], of which `died` is preceded by how many reasons it knows.
+pub(super) fn put_account(out: &mut Vec<u8>, position: &Position, counts: &Counts) {
+    put_number(out, position.floor());
+    put_number(out, position.above().len() as u64);
+    let mut last = position.floor();
+    for &(from, to) in position.above() {
+        put_number(out, from - last);
+        put_number(out, to - from);
+        last = to;
+    }
+    for number in
+        [counts.passed, counts.rows, counts.dead, counts.acked, counts.expired, counts.skipped, counts.reopened]
+    {
+        put_number(out, number);
+    }
+    put_number(out, counts.died.len() as u64);
+    counts.died.iter().for_each(|died| put_number(out, *died));
+    put_number(out, counts.redriven);
+}
+
+pub(super) fn account(bytes: &[u8]) -> Result<(Position, Counts), Malformed> {
+    let mut decoder = Decoder::new(bytes);
+    let floor = decoder.number()?;
+    let mut above = Vec::new();
+    let mut last = floor;
+    let too_large = Malformed("an offset is too large");
+    for _ in 0..decoder.count()? {
+        let from = last.checked_add(decoder.number()?).ok_or(too_large)?;
+        last = from.checked_add(decoder.number()?).ok_or(too_large)?;
+        above.push((from, last));
+    }
+    let position = Position::from_parts(floor, above).ok_or(Malformed("its ranges are not in order"))?;
+    let mut counts = Counts::default();
+    for number in [
+        &mut counts.passed,
+        &mut counts.rows,
+        &mut counts.dead,
+        &mut counts.acked,
+        &mut counts.expired,
+        &mut counts.skipped,
+        &mut counts.reopened,
+    ] {
+        *number = decoder.number()?;
+    }
+    if decoder.count()? != counts.died.len() {
+        return Err(Malformed("it knows another number of reasons to die"));
+    }
+    for died in &mut counts.died {
+        *died = decoder.number()?;
+    }
+    counts.redriven = decoder.number()?;
+    decoder.end()?;
+    Ok((position, counts))
+}
+
+/// Layout: due time, acceptance, the key's hash if there is one, history.
+pub(super) fn put_retry(out: &mut Vec<u8>, row: &RetryRow) {
+    put_number(out, row.due_ms);
+    put_number(out, row.accepted_ms);
+    out.push(u8::from(row.key.is_some()));
+    if let Some(key) = row.key {
+        out.extend_from_slice(&key.0.to_be_bytes());
+    }
+    put_history(out, &row.history);
+}
+
+fn retry_front(decoder: &mut Decoder<'_>, offset: Offset) -> Result<LoadedRetry, Malformed> {
+    let due_ms = decoder.number()?;
+    let accepted_ms = decoder.number()?;
+    let key = if decoder.flag()? {
+        let bytes = decoder.take(8)?.try_into().expect("eight bytes were taken");
+        Some(KeyHash(u64::from_be_bytes(bytes)))
+    } else {
+        None
+    };
+    Ok(LoadedRetry { offset, due_ms, accepted_ms, key })
+}
+
+/// The front of a retry row: what a dispatcher keeps in memory of it.
+pub(super) fn loaded_retry(offset: Offset, bytes: &[u8]) -> Result<LoadedRetry, Malformed> {
+    retry_front(&mut Decoder::new(bytes), offset)
+}
+
+pub(super) fn retry(bytes: &[u8]) -> Result<RetryRow, Malformed> {
+    let mut decoder = Decoder::new(bytes);
+    let front = retry_front(&mut decoder, 0)?;
+    let history = history(&mut decoder)?;
+    decoder.end()?;
+    Ok(RetryRow { due_ms: front.due_ms, accepted_ms: front.accepted_ms, key: front.key, history })
+}
+
+/// Layout: acceptance of the first, front, offsets (the first one, then the differences).
+pub(super) fn put_held(out: &mut Vec<u8>, row: &HeldRow) {
+    put_number(out, row.accepted_ms);
+    put_number(out, u64::from(row.front));
+    put_number(out, row.offsets.len() as u64);
+    let mut last = 0;
+    for &offset in &row.offsets {
+        put_number(out, offset - last);
+        last = offset;
+    }
+}
+
+pub(super) fn held(bytes: &[u8]) -> Result<HeldRow, Malformed> {
+    let mut decoder = Decoder::new(bytes);
+    let accepted_ms = decoder.number()?;
+    let front = decoder.small()?;
+    let count = decoder.count()?;
+    let mut offsets = Vec::with_capacity(count);
+    let mut last: Offset = 0;
+    for index in 0..count {
+        let step = decoder.number()?;
+        if index > 0 && step == 0 {
+            return Err(Malformed("its offsets do not ascend"));
+        }
+        last = last.checked_add(step).ok_or(Malformed("an offset is too large"))?;
+        offsets.push(last);
+    }
+    decoder.end()?;
+    if front as usize > offsets.len() {
+        return Err(Malformed("more of its front is gone than it has"));
+    }
+    Ok(HeldRow { offsets, front, accepted_ms })
+}
+
+/// Layout: reason, time of death, acceptance, topic, sequence, history.
+pub(super) fn put_dead(out: &mut Vec<u8>, row: &DeadRow) {
+    out.push(row.reason as u8);
+    put_number(out, row.died_ms);
+    put_number(out, row.accepted_ms);
+    put_number(out, u64::from(row.topic.0));
+    put_number(out, row.sequence);
+    put_history(out, &row.history);
+}
+
+pub(super) fn dead(bytes: &[u8]) -> Result<DeadRow, Malformed> {
+    let mut decoder = Decoder::new(bytes);
+    let reason = DeadReason::from_u8(decoder.byte()?).ok_or(Malformed("its reason is unknown"))?;
+    let died_ms = decoder.number()?;
+    let accepted_ms = decoder.number()?;
+    let topic = TopicId(decoder.small()?);
+    let sequence = decoder.number()?;
+    let history = history(&mut decoder)?;
+    decoder.end()?;
+    Ok(DeadRow { reason, died_ms, accepted_ms, topic, sequence, history })
+}
+
+/// Layout: charged, unavailable, redrives, first attempt, omitted, attempts; an attempt is its time (as
+/// the difference to the first one), duration, outcome, digest, whether it was charged, text.
+fn put_history(out: &mut Vec<u8>, history: &History) {
+    put_number(out, u64::from(history.charged));
+    put_number(out, u64::from(history.unavailable));
+    put_number(out, u64::from(history.redrives));
+    put_number(out, history.first_attempt_ms);
+    put_number(out, history.omitted);
+    put_number(out, history.attempts.len() as u64);
+    for attempt in &history.attempts {
+        put_signed(out, attempt.at_ms.wrapping_sub(history.first_attempt_ms) as i64);
+        put_number(out, attempt.duration_us);
+        out.push(attempt.outcome as u8);
+        out.extend_from_slice(&attempt.digest.0);
+        out.push(u8::from(attempt.charged));
+        put_text(out, &attempt.text);
+    }
+}
+
+fn history(decoder: &mut Decoder<'_>) -> Result<History, Malformed> {
+    let charged = decoder.small()?;
+    let unavailable = decoder.small()?;
+    let redrives = decoder.small()?;
+    let first_attempt_ms = decoder.number()?;
+    let omitted = decoder.number()?;
+    let mut attempts = Vec::new();
+    for _ in 0..decoder.count()? {
+        let at_ms = first_attempt_ms.wrapping_add(decoder.signed()? as u64);
+        let duration_us = decoder.number()?;
+        let outcome = OutcomeKind::from_u8(decoder.byte()?).ok_or(Malformed("an outcome is unknown"))?;
+        let digest = digest(decoder)?;
+        let charged = decoder.flag()?;
+        let text = decoder.owned_text()?;
+        attempts.push(Attempt { at_ms, duration_us, outcome, text, digest, charged });
+    }
+    Ok(History { charged, unavailable, redrives, first_attempt_ms, attempts, omitted })
+}
+
+fn digest(decoder: &mut Decoder<'_>) -> Result<Digest, Malformed> {
+    Ok(Digest(decoder.take(32)?.try_into().expect("32 bytes were taken")))
+}
+
+/// Layout: digest, manifest, deployment time, digests that were rolled back.
+pub(super) fn put_plugin(out: &mut Vec<u8>, record: &PluginRecord) {
+    out.extend_from_slice(&record.digest.0);
+    put_text(out, &record.manifest);
+    put_number(out, record.deployed_ms);
+    put_number(out, record.rolled_back.len() as u64);
+    record.rolled_back.iter().for_each(|digest| out.extend_from_slice(&digest.0));
+}
+
+pub(super) fn plugin(bytes: &[u8]) -> Result<PluginRecord, Malformed> {
+    let mut decoder = Decoder::new(bytes);
+    let current = digest(&mut decoder)?;
+    let manifest = decoder.owned_text()?;
+    let deployed_ms = decoder.number()?;
+    let mut rolled_back = Vec::new();
+    for _ in 0..decoder.count()? {
+        rolled_back.push(digest(&mut decoder)?);
+    }
+    decoder.end()?;
+    Ok(PluginRecord { digest: current, manifest, deployed_ms, rolled_back })
+}

@@ -1,0 +1,290 @@
+//! The writer: one thread that owns the write transaction.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use redb::{Durability, ReadableTable, WriteTransaction};
+
+use super::encoding::put_number;
+use super::queue::Wake;
+use super::tables::{
+    ACCOUNTS, BLOCKS, CHECKSUM_BYTES, DEAD, HELD, META, META_NEXT_SUBSCRIPTION, PLUGINS, RETRIES, STATE, SUBSCRIPTIONS,
+    TOPIC_BLOCKS, TOPICS, Table, held_key, message_key, offset_key, state_key, subscription_key, topic_block_key,
+    topic_key,
+};
+use super::{Inner, block, rows};
+use crate::log::disk::{Reserve, free_bytes};
+use crate::log::sequencer::{Group, SubscriptionChange};
+use crate::log::{CommitError, Listener, SubscriptionId};
+
+/// How often the free space is looked at while nothing is written.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Room on the disk, as far as messages from outside are concerned.
+pub(super) struct Space {
+    folder: PathBuf,
+    reserve: Reserve,
+    free_bytes_min: u64,
+    free_bytes: AtomicU64,
+    reserved: AtomicBool,
+}
+
+impl Space {
+    pub(super) fn new(folder: PathBuf, reserve: Reserve, free_bytes_min: u64) -> Self {
+        Self { folder, reserve, free_bytes_min, free_bytes: AtomicU64::new(0), reserved: AtomicBool::new(false) }
+    }
+
+    /// Looks at the disk, and takes the reserve again where there is room for it besides the watermark.
+    pub(super) fn look(&self) {
+        let free = match free_bytes(&self.folder) {
+            Ok(free) => free,
+            // The writes themselves will tell; until then the last figure holds.
+            Err(error) => return tracing::warn!(folder = %self.folder.display(), "free space is unknown: {error}"),
+        };
+        let mut reserved = self.reserved.load(Ordering::Relaxed) || self.reserve.is_there();
+        if !reserved && free >= self.free_bytes_min.saturating_add(self.reserve.bytes()) {
+            match self.reserve.take() {
+                Ok(()) => reserved = true,
+                Err(error) => tracing::debug!("the reserve cannot be taken yet: {error}"),
+            }
+        }
+        self.free_bytes.store(free, Ordering::Relaxed);
+        self.reserved.store(reserved, Ordering::Relaxed);
+    }
+
+    /// Refuses messages from outside below the watermark, or while the reserve is spent.
+    pub(super) fn check(&self) -> Result<(), CommitError> {
+        let free_bytes = self.free_bytes();
+        let spent = if self.reserved.load(Ordering::Relaxed) { 0 } else { self.reserve.bytes() };
+        let min_bytes = self.free_bytes_min.saturating_add(spent);
+        if spent > 0 || free_bytes < min_bytes { Err(CommitError::NoRoom { free_bytes, min_bytes }) } else { Ok(()) }
+    }
+
+    pub(super) fn free_bytes(&self) -> u64 {
+        self.free_bytes.load(Ordering::Relaxed)
+    }
+
+    fn give_up_reserve(&self) {
+        self.reserved.store(false, Ordering::Relaxed);
+        if let Err(error) = self.reserve.give_up() {
+            tracing::warn!("the reserve could not be given up: {error}");
+        }
+    }
+}
+
+pub(super) struct Writer {
+    inner: Arc<Inner>,
+    listener: Arc<dyn Listener>,
+}
+
+impl Writer {
+    pub(super) fn new(inner: Arc<Inner>, listener: Arc<dyn Listener>) -> Self {
+        Self { inner, listener }
+    }
+
+    pub(super) fn run(self) {
+        loop {
+            match self.inner.queue.next(IDLE) {
+                Wake::Group(group) => {
+                    let begun = Instant::now();
+                    if let Err(error) = self.write(&group) {
+                        // Nobody is told before the waiters of this group are gone too.
+                        drop(group);
+                        return self.fail(&error);
+                    }
+                    self.publish(*group, begun.elapsed());
+                    self.inner.space.look();
+                }
+                Wake::Idle => {
+                    if self.inner.disk.is_broken() {
+                        return self.fail(&redb::Error::PreviousIo);
+                    }
+                    self.inner.space.look();
+                }
+                Wake::End(unwritten) => return drop(unwritten),
+            }
+        }
+    }
+
+    fn fail(&self, error: &redb::Error) {
+        // No more is sequenced before anybody can learn of it.
+        let unwritten = self.inner.queue.stop();
+        let failure = self.inner.disk.judge(error);
+        drop(unwritten);
+        if matches!(failure, crate::log::LogFailure::Full { .. }) {
+            self.inner.space.give_up_reserve();
+        }
+        tracing::error!("the log stops: {failure}");
+        self.listener.failed(failure);
+    }
+
+    /// Shows a durable group to readers, then to those who wait for it.
+    fn publish(&self, group: Group, took: Duration) {
+        self.inner.meter.group(&group, took);
+        let Group { last, messages, topics, waiters, bytes, .. } = group;
+        drop(self.inner.visible.show(&messages, topics));
+        // Only now may the overlay forget: readers who no longer find it there look at the disk.
+        self.inner.queue.synced(last, bytes);
+        for waiter in waiters {
+            // One who no longer waits is not to be told.
+            let _ = waiter.send(());
+        }
+        self.listener.synced(last, &messages);
+    }
+
+    fn write(&self, group: &Group) -> Result<(), redb::Error> {
+        if group.writes_nothing() {
+            return Ok(());
+        }
+        let mut write = self.inner.database.begin_write()?;
+        write.set_durability(Durability::Immediate).expect("no savepoint forbids it");
+        write_messages(&write, group)?;
+        write_rows(&write, group)?;
+        write_subscriptions(&write, group)?;
+        write.commit()?;
+        self.inner.disk.committed();
+        Ok(())
+    }
+}
+
+/// Puts and removes sealed values in one table.
+struct Sheet<'a> {
+    table: &'static Table,
+    rows: redb::Table<'a, &'static [u8], &'static [u8]>,
+    /// Reused, so that a row costs no allocation.
+    stored: Vec<u8>,
+}
+
+impl<'a> Sheet<'a> {
+    fn open(write: &'a WriteTransaction, table: &'static Table) -> Result<Self, redb::Error> {
+        Ok(Self { table, rows: write.open_table(table.definition)?, stored: Vec::new() })
+    }
+
+    fn put(&mut self, key: &[u8], encode: impl FnOnce(&mut Vec<u8>)) -> Result<(), redb::Error> {
+        self.stored.clear();
+        self.stored.resize(CHECKSUM_BYTES, 0);
+        encode(&mut self.stored);
+        self.table.seal(key, &mut self.stored);
+        self.rows.insert(key, &*self.stored)?;
+        Ok(())
+    }
+
+    fn put_or_remove<T>(
+        &mut self,
+        key: &[u8],
+        row: Option<&T>,
+        encode: impl FnOnce(&mut Vec<u8>, &T),
+    ) -> Result<(), redb::Error> {
+        match row {
+            Some(row) => self.put(key, |out| encode(out, row)),
+            None => self.rows.remove(key).map(drop).map_err(Into::into),
+        }
+    }
+
+    /// Removes all rows whose keys begin with `prefix`.
+    fn remove_all(&mut self, prefix: &[u8]) -> Result<(), redb::Error> {
+        let mut keys = Vec::new();
+        for row in self.rows.range(prefix..)? {
+            let (key, _) = row?;
+            if !key.value().starts_with(prefix) {
+                break;
+            }
+            keys.push(key.value().to_vec());
+        }
+        for key in keys {
+            self.rows.remove(&*key)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_messages(write: &WriteTransaction, group: &Group) -> Result<(), redb::Error> {
+    if group.messages.is_empty() {
+        return Ok(());
+    }
+    let mut blocks = write.open_table(BLOCKS.definition)?;
+    let mut index = Sheet::open(write, &TOPIC_BLOCKS)?;
+    for mut packed in block::pack(&group.messages) {
+        let key = offset_key(packed.first);
+        BLOCKS.seal(&key, &mut packed.stored);
+        blocks.insert(&key[..], &*packed.stored)?;
+        // In the order of keys, neighbours share a page.
+        packed.topics.sort_unstable_by_key(|(topic, _)| *topic);
+        for (topic, entry) in &packed.topics {
+            let key = topic_block_key(*topic, packed.first);
+            index.put(&key, |out| rows::put_topic_block(out, packed.first, entry))?;
+        }
+    }
+    let mut topics = Sheet::open(write, &TOPICS)?;
+    for topic in &group.topics {
+        topics.put(&topic_key(topic.id), |out| rows::put_topic(out, topic))?;
+    }
+    Ok(())
+}
+
+fn write_rows(write: &WriteTransaction, group: &Group) -> Result<(), redb::Error> {
+    if !group.accounts.is_empty() {
+        let mut accounts = Sheet::open(write, &ACCOUNTS)?;
+        for (id, account) in &group.accounts {
+            accounts.put(&subscription_key(*id), |out| rows::put_account(out, &account.position, &account.counts))?;
+        }
+    }
+    if !group.retries.is_empty() {
+        let mut retries = Sheet::open(write, &RETRIES)?;
+        for ((id, offset), row) in &group.retries {
+            retries.put_or_remove(&message_key(*id, *offset), row.as_deref(), rows::put_retry)?;
+        }
+    }
+    if !group.held.is_empty() {
+        let mut held = Sheet::open(write, &HELD)?;
+        for (at, row) in &group.held {
+            held.put_or_remove(&held_key(*at), row.as_deref(), rows::put_held)?;
+        }
+    }
+    if !group.dead.is_empty() {
+        let mut dead = Sheet::open(write, &DEAD)?;
+        for ((id, offset), row) in &group.dead {
+            dead.put_or_remove(&message_key(*id, *offset), row.as_deref(), rows::put_dead)?;
+        }
+    }
+    if !group.state.is_empty() {
+        let mut state = Sheet::open(write, &STATE)?;
+        for ((consumer, key), value) in &group.state {
+            let key = state_key(consumer, key);
+            state.put_or_remove(&key, value.as_ref(), |out, value| out.extend_from_slice(value))?;
+        }
+    }
+    if !group.plugins.is_empty() {
+        let mut plugins = Sheet::open(write, &PLUGINS)?;
+        for (stem, record) in &group.plugins {
+            plugins.put_or_remove(stem.as_bytes(), record.as_ref(), rows::put_plugin)?;
+        }
+    }
+    Ok(())
+}
+
+/// After the rows, so that nothing stays behind of a subscription that the group also removes.
+fn write_subscriptions(write: &WriteTransaction, group: &Group) -> Result<(), redb::Error> {
+    if group.subscriptions.is_empty() {
+        return Ok(());
+    }
+    Sheet::open(write, &META)?
+        .put(META_NEXT_SUBSCRIPTION, |out| put_number(out, u64::from(group.next_subscription)))?;
+    for (id, change) in &group.subscriptions {
+        match change {
+            SubscriptionChange::Put { name, record } => Sheet::open(write, &SUBSCRIPTIONS)?
+                .put(&subscription_key(*id), |out| rows::put_subscription(out, name, record))?,
+            SubscriptionChange::Remove => remove_subscription(write, *id)?,
+        }
+    }
+    Ok(())
+}
+
+fn remove_subscription(write: &WriteTransaction, id: SubscriptionId) -> Result<(), redb::Error> {
+    for table in [&SUBSCRIPTIONS, &ACCOUNTS, &RETRIES, &HELD, &DEAD] {
+        Sheet::open(write, table)?.remove_all(&subscription_key(id))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! Figures of the moment for Prometheus: base units, one prefix.
+
+use prometheus_client::encoding::text::encode as encode_text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+use std::sync::atomic::AtomicU64;
+
+use crate::bus::{PluginView, SubscriptionView, TopicView};
+use crate::log::LogFigures;
+
+type Labels = Vec<(&'static str, String)>;
+type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
+type Counters = Family<Labels, Counter>;
+
+/// Encodes what the bus shows. Built anew for every scrape, so that nothing here can go stale.
+pub fn encode(
+    log: &LogFigures,
+    topics: &[TopicView],
+    subscriptions: &[SubscriptionView],
+    plugins: &[PluginView],
+) -> String {
+    let mut registry = Registry::with_prefix("sandpost");
+    log_figures(&mut registry, log);
+    topic_figures(&mut registry, topics);
+    subscription_figures(&mut registry, subscriptions);
+    plugin_figures(&mut registry, plugins);
+    let mut text = String::new();
+    // Writing into a String cannot fail.
+    let _ = encode_text(&mut text, &registry);
+    text.replace("# EOF\n", &(sync_histogram(log) + "# EOF\n"))
+}
+
+fn log_figures(registry: &mut Registry, log: &LogFigures) {
+    let gauge = |registry: &mut Registry, name: &str, help: &str, unit: Option<Unit>, value: f64| {
+        let gauge = Gauge::<f64, AtomicU64>::default();
+        gauge.set(value);
+        match unit {
+            Some(unit) => registry.register_with_unit(name, help, unit, gauge),
+            None => registry.register(name, help, gauge),
+        }
+    };
+    let bytes = || Some(Unit::Bytes);
+    gauge(registry, "log_unsynced", "Sequenced and not yet synced", bytes(), log.unsynced_bytes as f64);
+    gauge(registry, "log_recent", "Newest messages kept in memory", bytes(), log.recent_bytes as f64);
+    gauge(registry, "log_file", "Size of the log's file", bytes(), log.file_bytes as f64);
+    gauge(registry, "log_free", "Free space on the data folder's disk", bytes(), log.free_bytes as f64);
+    gauge(registry, "log_accepting", "1 while publishes from outside are accepted", None, f64::from(log.accepting));
+    let counter = |registry: &mut Registry, name: &str, help: &str, value: u64| {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    };
+    counter(registry, "log_appended_messages", "Messages that were synced since the start", log.appended_messages);
+    counter(registry, "log_appended_bytes", "Bytes of messages that were synced since the start", log.appended_bytes);
+}
+
+/// The crate's histograms observe values themselves; the log has counted these already.
+fn sync_histogram(log: &LogFigures) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::from(
+        "# HELP sandpost_log_sync_seconds How long a group commit took, sync included.\n# TYPE sandpost_log_sync_seconds histogram\n",
+    );
+    for (upper, count) in &log.sync_seconds {
+        let _ = writeln!(text, "sandpost_log_sync_seconds_bucket{{le=\"{upper}\"}} {count}");
+    }
+    let _ = writeln!(text, "sandpost_log_sync_seconds_bucket{{le=\"+Inf\"}} {}", log.syncs);
+    let _ = writeln!(text, "sandpost_log_sync_seconds_sum {}", log.sync_seconds_sum);
+    let _ = writeln!(text, "sandpost_log_sync_seconds_count {}", log.syncs);
+    text
+}
+
+fn topic_figures(registry: &mut Registry, topics: &[TopicView]) {
+    let (messages, bytes) = (Counters::default(), Gauges::default());
+    for topic in topics {
+        let labels = vec![("topic", topic.name.clone())];
+        messages.get_or_create(&labels).inc_by(topic.messages);
+        bytes.get_or_create(&labels).set(topic.bytes as f64);
+    }
+    registry.register("topic_messages", "Messages ever published to the topic", messages);
+    registry.register_with_unit("topic_size", "Bytes of the topic's messages", Unit::Bytes, bytes);
+}
+
+fn subscription_figures(registry: &mut Registry, subscriptions: &[SubscriptionView]) {
+    let (pending, oldest, waiting) = (Gauges::default(), Gauges::default(), Gauges::default());
+    let (dead, instances) = (Gauges::default(), Gauges::default());
+    let (deliveries, letters, messages) = (Counters::default(), Counters::default(), Counters::default());
+    for view in subscriptions {
+        let labels = vec![("subscription", view.name.clone())];
+        let with = |name, value: &str| vec![("subscription", view.name.clone()), (name, value.to_owned())];
+        pending.get_or_create(&labels).set(view.pending as f64);
+        oldest.get_or_create(&labels).set(view.oldest_pending_seconds);
+        dead.get_or_create(&labels).set(view.dead as f64);
+        instances.get_or_create(&labels).set(f64::from(view.instances));
+        let reasons = &view.waiting;
+        for (reason, count) in [
+            ("running", reasons.running),
+            ("runnable", reasons.runnable),
+            ("due-later", reasons.due_later),
+            ("behind-key", reasons.behind_key),
+            ("behind-window", reasons.behind_window),
+            ("orphaned", reasons.orphaned),
+        ] {
+            waiting.get_or_create(&with("reason", reason)).set(count as f64);
+        }
+        for (outcome, count) in &view.outcomes {
+            deliveries.get_or_create(&with("outcome", outcome)).inc_by(*count);
+        }
+        for (reason, count) in &view.died {
+            letters.get_or_create(&with("reason", reason)).inc_by(*count);
+        }
+        for (state, count) in [
+            ("matched", view.matched),
+            ("acked", view.acked),
+            ("expired", view.expired),
+            ("skipped", view.skipped),
+            ("reopened", view.reopened),
+            ("redriven", view.redriven),
+        ] {
+            messages.get_or_create(&with("state", state)).inc_by(count);
+        }
+    }
+    registry.register("subscription_pending_messages", "Lag: messages neither settled nor dead", pending);
+    let help = "Lag: age of the oldest pending message";
+    registry.register_with_unit("subscription_oldest_pending", help, Unit::Seconds, oldest);
+    registry.register("subscription_waiting_messages", "Pending messages by what they wait for", waiting);
+    registry.register("subscription_dead_letters", "Dead letters now", dead);
+    registry.register("subscription_instances", "Instances of the consumer that live", instances);
+    registry.register("deliveries", "Calls that ended, by outcome, since the start", deliveries);
+    registry.register("dead_letters", "Messages that ever became dead letters, by reason", letters);
+    registry.register("subscription_messages", "Durable counters of events", messages);
+}
+
+fn plugin_figures(registry: &mut Registry, plugins: &[PluginView]) {
+    let info = Gauges::default();
+    for plugin in plugins {
+        let labels = vec![
+            ("plugin", plugin.name.clone()),
+            ("status", plugin.status.to_owned()),
+            ("digest", plugin.digest.clone().unwrap_or_default()),
+            ("problem", (if plugin.problem.is_some() { "true" } else { "false" }).to_owned()),
+        ];
+        info.get_or_create(&labels).set(1.0);
+    }
+    registry.register("plugin_info", "Consumers and what they run", info);
+}

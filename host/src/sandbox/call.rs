@@ -1,0 +1,197 @@
+//! One call: an instance handles one message.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+use wasmtime::component::TypedFunc;
+use wasmtime::{PoolConcurrencyLimitError, Store};
+
+use super::engine::InstancePermit;
+use super::guest::{Call, Guest};
+use super::load::Component;
+use super::records::{DeliveryRecord, HandleParams, HandleResults, MessageRecord};
+use super::{CallError, Called, Effects, Offer, StateSource, ending, imports};
+use crate::limits::{GUEST_HANDOVER_BYTES_MAX, GUEST_RESOURCES_MAX, INSTANCE_CALLS_MAX};
+use crate::message::Message;
+use crate::outcome::{Digest, Outcome};
+use crate::policy::{GuestLimits, Manifest};
+use crate::topic::TopicFilter;
+
+/// A version of a consumer, ready to run: its component with what its manifest grants. Clones are the
+/// same version, and share instances; two programs made apart do not, however alike.
+#[derive(Clone)]
+pub struct Program {
+    version: Arc<Version>,
+}
+
+pub(super) struct Version {
+    pub(super) consumer: Arc<str>,
+    pub(super) component: Component,
+    pub(super) limits: GuestLimits,
+    pub(super) publish: Vec<TopicFilter>,
+    pub(super) config: BTreeMap<String, String>,
+}
+
+/// A live instance of one version of a consumer.
+pub struct Instance {
+    // Dropped before the permit, so that the pool has its room back when the next one is permitted.
+    store: Store<Guest>,
+    /// Absent while the instance is being set up.
+    handle: Option<TypedFunc<HandleParams<'static>, HandleResults>>,
+    calls: u32,
+    version: Arc<Version>,
+    _permit: InstancePermit,
+}
+
+impl Program {
+    pub fn new(consumer: Arc<str>, component: Component, manifest: &Manifest) -> Self {
+        let version = Version {
+            consumer,
+            component,
+            limits: manifest.limits.clone(),
+            publish: manifest.publish.clone(),
+            config: manifest.config.clone(),
+        };
+        Self { version: Arc::new(version) }
+    }
+
+    /// The consumer's file stem.
+    pub fn consumer(&self) -> &Arc<str> {
+        &self.version.consumer
+    }
+
+    pub fn digest(&self) -> Digest {
+        self.version.component.digest()
+    }
+
+    /// Handles one message.
+    ///
+    /// `slot` holds an instance between calls: one of this version is used again; any other is dropped,
+    /// and replaced. It is empty after a trap, an exit, a timeout, running out of memory or
+    /// [`INSTANCE_CALLS_MAX`] calls, and if this future is dropped. For a fresh instance, pass an empty
+    /// one. `message_data_bytes_max` bounds the data of what the call publishes.
+    ///
+    /// Must be polled inside a tokio runtime's context, for its timers; it need not be a task of it. A
+    /// guest that computes gives way every [`crate::limits::EPOCH_TICK`]; one that waits holds no thread.
+    pub async fn call(
+        &self,
+        slot: &mut Option<Instance>,
+        message: &Message,
+        offer: &Offer,
+        state: Box<dyn StateSource>,
+        message_data_bytes_max: usize,
+    ) -> Result<Called, CallError> {
+        let started = Instant::now();
+        let mut instance = match slot.take().filter(|instance| Arc::ptr_eq(&instance.version, &self.version)) {
+            Some(mut instance) => {
+                let guest = instance.store.data_mut();
+                let key_buffer = std::mem::take(&mut guest.call.idempotency_key);
+                guest.begin(Call::new(message, offer, state, message_data_bytes_max, key_buffer));
+                instance
+            }
+            None => self.prepare(Call::new(message, offer, state, message_data_bytes_max, String::new()))?,
+        };
+        let fresh = instance.calls == 0;
+
+        let ended = {
+            let guest = pin!(instance.run(message, offer));
+            within(started, offer.timeout, guest).await
+        };
+
+        let guest = instance.store.data_mut();
+        imports::report_dropped_lines(guest);
+        if let Some(unreadable) = guest.call.unreadable.take() {
+            return Err(CallError::State(unreadable));
+        }
+        let Some(state) = guest.call.take_state() else {
+            return Err(CallError::Internal("a call lost the source of its state".to_owned()));
+        };
+        let effects = guest.call.take_effects();
+        let (outcome, reusable) = match ended {
+            Some(Ok(result)) => (ending::returned(result), instance.calls < INSTANCE_CALLS_MAX),
+            Some(Err(error)) => (self.failed(&error, guest)?, false),
+            None => (Outcome::TimedOut { limit: offer.timeout }, false),
+        };
+        if reusable {
+            *slot = Some(instance);
+        }
+        let effects = if outcome == Outcome::Acked { effects } else { Effects::default() };
+        Ok(Called { outcome, effects, state, duration: started.elapsed(), fresh })
+    }
+
+    /// A store for a new instance, which is filled within the call's time: a guest's own code may run
+    /// then already.
+    fn prepare(&self, call: Call) -> Result<Instance, CallError> {
+        let shared = &self.version.component.loaded().shared;
+        let Some(permit) = shared.permit() else {
+            return Err(CallError::NoInstance { instances_max: shared.instances_max });
+        };
+        let guest = Guest::new(Arc::clone(&self.version), call);
+        let mut store = Store::try_new(&shared.engine, guest)
+            .map_err(|error| CallError::Internal(format!("no store for an instance: {error:#}")))?;
+        store.limiter(|guest| &mut guest.limiter);
+        store.set_hostcall_fuel(GUEST_HANDOVER_BYTES_MAX);
+        store.set_max_component_handles(GUEST_RESOURCES_MAX);
+        store.epoch_deadline_async_yield_and_update(1);
+        Ok(Instance { store, handle: None, calls: 0, version: Arc::clone(&self.version), _permit: permit })
+    }
+
+    /// Tells the guest's failures from the host's.
+    fn failed(&self, error: &wasmtime::Error, guest: &Guest) -> Result<Outcome, CallError> {
+        if error.is::<PoolConcurrencyLimitError>() {
+            let instances_max = self.version.component.loaded().shared.instances_max;
+            return Err(CallError::NoInstance { instances_max });
+        }
+        if error.chain().any(|cause| cause.is::<std::io::Error>()) {
+            return Err(CallError::Internal(format!("{error:#}")));
+        }
+        Ok(ending::failed(error, guest))
+    }
+}
+
+impl Instance {
+    /// Sets the instance up if it is new, and has it handle the message.
+    async fn run(&mut self, message: &Message, offer: &Offer) -> wasmtime::Result<Result<(), super::records::Failure>> {
+        self.store.set_epoch_deadline(1);
+        let handle = match self.handle {
+            Some(handle) => handle,
+            None => {
+                let loaded = self.version.component.loaded();
+                let instance = loaded.pre.instantiate_async(&mut self.store).await?;
+                let handle = instance.get_typed_func(&mut self.store, &loaded.handle)?;
+                *self.handle.insert(handle)
+            }
+        };
+        self.calls += 1;
+        self.store.data_mut().call.handling = true;
+        // The function type is kept for `'static`, and is as good for the shorter life of one message.
+        let handle: TypedFunc<HandleParams<'_>, HandleResults> = handle;
+        let params = (MessageRecord::from(message), DeliveryRecord::new(message, offer));
+        let (result,) = handle.call_async(&mut self.store, params).await?;
+        Ok(result)
+    }
+}
+
+/// What `guest` comes to, or `None` where that takes longer than `limit` since `started`. A guest that
+/// never waits costs no timer.
+async fn within<F: Future>(started: Instant, limit: Duration, mut guest: Pin<&mut F>) -> Option<F::Output> {
+    let mut sleep: Option<Pin<Box<Sleep>>> = None;
+    std::future::poll_fn(|context| {
+        // A guest in a loop is polled again and again, perhaps with no turn for the timer between.
+        if sleep.is_some() && started.elapsed() >= limit {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(output) = guest.as_mut().poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        let remaining = || limit.saturating_sub(started.elapsed());
+        let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(remaining())));
+        sleep.as_mut().poll(context).map(|()| None)
+    })
+    .await
+}

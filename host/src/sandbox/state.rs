@@ -1,0 +1,266 @@
+//! A consumer's state as one call sees it: its own staged writes over what its source holds.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+use wasmtime::StoreContextMut;
+use wasmtime::component::{WasmList, WasmStr};
+
+use super::guest::Guest;
+use super::records::{EntryRecord, StateRefusal};
+use super::{StateSource, StateUnreadable};
+use crate::limits;
+
+/// Entries that are asked of the source at a time, so that a scan of large values is noticed early.
+const SCAN_PAGE: usize = 100;
+
+type Staged = BTreeMap<String, Option<Bytes>>;
+type Answer<T> = Result<T, StateRefusal>;
+
+/// `state.get`
+pub(super) fn get(mut store: StoreContextMut<'_, Guest>, key: &WasmStr) -> wasmtime::Result<Answer<Option<Vec<u8>>>> {
+    let key = key.to_str(&store)?.into_owned();
+    let guest = store.data_mut();
+    if let Err(refusal) = check_key(&key).and_then(|()| guest.call.charge_read(key.len())) {
+        return Ok(Err(refusal));
+    }
+    if let Some(staged) = guest.call.writes.get(&key) {
+        return Ok(Ok(staged.as_deref().map(<[u8]>::to_vec)));
+    }
+    let found = guest.call.source()?.get(&key);
+    match found {
+        Ok(value) => Ok(Ok(value.map(|bytes| bytes.to_vec()))),
+        Err(unreadable) => Err(guest.call.fail_reading(unreadable)),
+    }
+}
+
+/// `state.set`
+pub(super) fn set(
+    mut store: StoreContextMut<'_, Guest>,
+    key: &WasmStr,
+    value: &WasmList<u8>,
+) -> wasmtime::Result<Answer<()>> {
+    let bytes = value.len();
+    if bytes > limits::STATE_VALUE_BYTES_MAX {
+        let bytes_max = limits::STATE_VALUE_BYTES_MAX;
+        return Ok(Err(StateRefusal::TooLarge(format!("the value has {bytes} bytes; at most {bytes_max} are kept"))));
+    }
+    let key = key.to_str(&store)?.into_owned();
+    let value = Bytes::copy_from_slice(value.as_le_slice(&store));
+    stage(store.data_mut(), key, Some(value))
+}
+
+/// `state.delete`
+pub(super) fn delete(mut store: StoreContextMut<'_, Guest>, key: &WasmStr) -> wasmtime::Result<Answer<()>> {
+    let key = key.to_str(&store)?.into_owned();
+    stage(store.data_mut(), key, None)
+}
+
+fn stage(guest: &mut Guest, key: String, value: Option<Bytes>) -> wasmtime::Result<Answer<()>> {
+    // Nothing may be staged before there is a message whose acknowledgement would commit it.
+    guest.call.source()?;
+    if let Err(refusal) = check_key(&key) {
+        return Ok(Err(refusal));
+    }
+    let size = |key: &str, value: &Option<Bytes>| key.len() + value.as_ref().map_or(0, Bytes::len);
+    let call = &mut guest.call;
+    let before = call.writes.get(&key).map(|value| size(&key, value));
+    let bytes = call.staged_bytes - before.unwrap_or(0) + size(&key, &value);
+    if before.is_none() && call.writes.len() >= limits::STAGED_MESSAGES_MAX {
+        let keys = limits::STAGED_MESSAGES_MAX;
+        return Ok(Err(StateRefusal::Full(format!("one call writes at most {keys} keys"))));
+    }
+    if bytes > limits::STAGED_BYTES_MAX {
+        let bytes_max = limits::STAGED_BYTES_MAX;
+        return Ok(Err(StateRefusal::Full(format!("one call stages at most {bytes_max} bytes"))));
+    }
+    call.staged_bytes = bytes;
+    call.writes.insert(key, value);
+    Ok(Ok(()))
+}
+
+/// `state.scan`
+pub(super) fn scan(
+    mut store: StoreContextMut<'_, Guest>,
+    prefix: &WasmStr,
+    after: Option<&WasmStr>,
+    limit: u32,
+) -> wasmtime::Result<Answer<Vec<EntryRecord>>> {
+    let prefix = prefix.to_str(&store)?.into_owned();
+    let after = after.map(|after| after.to_str(&store).map(Cow::into_owned)).transpose()?;
+    let guest = store.data_mut();
+    let read_bytes = prefix.len() + after.as_ref().map_or(0, String::len);
+    if read_bytes > 2 * limits::STATE_KEY_BYTES_MAX {
+        let bytes_max = limits::STATE_KEY_BYTES_MAX;
+        return Ok(Err(StateRefusal::InvalidKey(format!("`prefix` or `after` is longer than {bytes_max} bytes"))));
+    }
+    if let Err(refusal) = guest.call.charge_read(read_bytes) {
+        return Ok(Err(refusal));
+    }
+    let limit = (limit as usize).min(limits::STATE_SCAN_ENTRIES_MAX);
+    let bytes_max = guest.limiter.memory_bytes_max();
+    guest.call.source()?;
+    let (source, writes) = guest.call.state_parts()?;
+    match merged_scan(source, writes, &prefix, after.as_deref(), limit, bytes_max) {
+        Ok(entries) => {
+            let record = |(key, value): (String, Bytes)| EntryRecord { key, value: value.to_vec() };
+            Ok(Ok(entries.into_iter().map(record).collect()))
+        }
+        Err(ScanError::Unreadable(unreadable)) => Err(guest.call.fail_reading(unreadable)),
+        Err(ScanError::TooLarge) => {
+            guest.limiter.deny();
+            Err(wasmtime::format_err!(
+                "the entries of one scan are larger than the guest's memory of {bytes_max} bytes"
+            ))
+        }
+    }
+}
+
+#[derive(Debug)]
+enum ScanError {
+    Unreadable(StateUnreadable),
+    /// The entries have more bytes than the guest's memory could take.
+    TooLarge,
+}
+
+/// Up to `limit` entries with their keys between `after` and the end of `prefix`, staged ones in place
+/// of stored ones.
+fn merged_scan(
+    source: &mut dyn StateSource,
+    staged: &Staged,
+    prefix: &str,
+    after: Option<&str>,
+    limit: usize,
+    bytes_max: usize,
+) -> Result<Vec<(String, Bytes)>, ScanError> {
+    let from = match after {
+        Some(after) if after >= prefix => Bound::Excluded(after),
+        _ => Bound::Included(prefix),
+    };
+    let mut staged =
+        staged.range::<str, _>((from, Bound::Unbounded)).take_while(|(key, _)| key.starts_with(prefix)).peekable();
+    let mut stored = Vec::new().into_iter().peekable();
+    let mut cursor = after.map(str::to_owned);
+    let mut exhausted = false;
+    let mut entries = Vec::new();
+    let mut bytes = 0;
+    while entries.len() < limit {
+        if stored.peek().is_none() && !exhausted {
+            let wanted = (limit - entries.len()).min(SCAN_PAGE);
+            let page = source.scan(prefix, cursor.as_deref(), wanted).map_err(ScanError::Unreadable)?;
+            exhausted = page.len() < wanted;
+            cursor = page.last().map(|(key, _)| key.clone()).or(cursor);
+            stored = page.into_iter().peekable();
+        }
+        let staged_first = match (staged.peek(), stored.peek()) {
+            (None, None) => break,
+            (Some((ours, _)), Some((theirs, _))) => ours.as_str() <= theirs.as_str(),
+            (ours, _) => ours.is_some(),
+        };
+        let entry = if staged_first {
+            let (key, value) = staged.next().expect("it was peeked at");
+            stored.next_if(|(theirs, _)| theirs == key);
+            value.as_ref().map(|value| (key.clone(), value.clone()))
+        } else {
+            stored.next()
+        };
+        let Some(entry) = entry else { continue };
+        bytes += entry.0.len() + entry.1.len();
+        if bytes > bytes_max {
+            return Err(ScanError::TooLarge);
+        }
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+fn check_key(key: &str) -> Answer<()> {
+    let bytes_max = limits::STATE_KEY_BYTES_MAX;
+    match key.len() {
+        0 => Err(StateRefusal::InvalidKey("the key is empty".to_owned())),
+        bytes if bytes > bytes_max => {
+            Err(StateRefusal::InvalidKey(format!("the key has {bytes} bytes; at most {bytes_max} are allowed")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::any::Any;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    struct Stored(BTreeMap<String, Bytes>);
+
+    impl StateSource for Stored {
+        fn get(&mut self, key: &str) -> Result<Option<Bytes>, StateUnreadable> {
+            Ok(self.0.get(key).cloned())
+        }
+
+        fn scan(
+            &mut self,
+            prefix: &str,
+            after: Option<&str>,
+            limit: usize,
+        ) -> Result<Vec<(String, Bytes)>, StateUnreadable> {
+            let wanted = |key: &str| key.starts_with(prefix) && after.is_none_or(|after| key > after);
+            let entries = self.0.iter().filter(|(key, _)| wanted(key));
+            Ok(entries.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect())
+        }
+
+        fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
+            self
+        }
+    }
+
+    fn key() -> impl Strategy<Value = String> {
+        "[ab]{1,4}"
+    }
+
+    proptest! {
+        #[test]
+        fn a_merged_scan_is_a_scan_of_the_merged(
+            stored in prop::collection::btree_map(key(), any::<u8>(), 0..30),
+            staged in prop::collection::btree_map(key(), prop::option::of(any::<u8>()), 0..30),
+            prefix in "[ab]{0,2}", after in prop::option::of("[ab]{0,3}"), limit in 0..40usize,
+        ) {
+            let value = |byte: u8| Bytes::from(vec![byte]);
+            let stored: BTreeMap<_, _> = stored.into_iter().map(|(key, byte)| (key, value(byte))).collect();
+            let staged: Staged = staged.into_iter().map(|(key, byte)| (key, byte.map(value))).collect();
+            let mut merged = stored.clone();
+            for (key, value) in &staged {
+                match value {
+                    Some(value) => merged.insert(key.clone(), value.clone()),
+                    None => merged.remove(key),
+                };
+            }
+            let expected = Stored(merged).scan(&prefix, after.as_deref(), limit).unwrap();
+            let found = merged_scan(&mut Stored(stored), &staged, &prefix, after.as_deref(), limit, usize::MAX).unwrap();
+            prop_assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn a_scan_goes_on_past_a_page_of_deleted_entries() {
+        let keys = || (0..1_000).map(|number| format!("k{number:04}"));
+        let stored = keys().map(|key| (key, Bytes::from_static(b"v"))).collect();
+        let staged = keys().take(990).map(|key| (key, None)).collect();
+        let found = merged_scan(&mut Stored(stored), &staged, "k", None, 5, usize::MAX).unwrap();
+        assert_eq!(
+            found.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(),
+            ["k0990", "k0991", "k0992", "k0993", "k0994"]
+        );
+    }
+
+    #[test]
+    fn a_scan_larger_than_the_guest_is_not_gathered() {
+        let stored = (0..10).map(|number| (format!("{number}"), Bytes::from(vec![0; 100]))).collect();
+        let found = merged_scan(&mut Stored(stored), &Staged::new(), "", None, 10, 500);
+        assert!(matches!(found, Err(ScanError::TooLarge)));
+    }
+}

@@ -1,0 +1,289 @@
+//! The life of the process: what starts, in which order, what happens when the log fails, and how it ends.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::bus::Bus;
+use crate::bus::engine::{Engine, EngineError, EngineOptions};
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::deploy::{self, ActivateError, Deployments};
+use crate::ingress::{BindError, Ingress, IngressSettings};
+use crate::log::redb_log::{OpenError, OpenOptions, RedbLog};
+use crate::log::{Log, LogFailure, PluginRecord};
+use crate::sandbox::{Sandbox, SandboxError, SandboxOptions};
+
+/// How long calls that run may take to end when the bus is told to stop.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the first look at the plugin folder is waited for. Large components take seconds to compile.
+const FIRST_LOOK_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a failed engine may take to let go of its log.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a bus needs to be told.
+#[derive(Clone, Debug)]
+pub struct ServeSettings {
+    pub plugin_folder: PathBuf,
+    pub log: OpenOptions,
+    pub ingress: IngressSettings,
+    /// Threads that call consumers.
+    pub workers: usize,
+    /// Limit of one message's data, in bytes.
+    pub message_data_max: usize,
+}
+
+impl From<Config> for ServeSettings {
+    fn from(config: Config) -> Self {
+        Self {
+            log: OpenOptions {
+                reserve_bytes: config.reserve_bytes,
+                free_bytes_min: config.free_bytes_min,
+                accept_unsynced: config.accept_unsynced,
+                ..OpenOptions::new(config.data)
+            },
+            ingress: IngressSettings {
+                listen: config.listen,
+                allowed_hosts: config.allowed_hosts,
+                allowed_origins: config.allowed_origins,
+                message_data_bytes_max: config.message_data_bytes_max,
+            },
+            plugin_folder: config.plugins,
+            workers: config.workers,
+            message_data_max: config.message_data_bytes_max,
+        }
+    }
+}
+
+/// Why the process ended other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Deployments(#[from] deploy::StartError),
+    #[error("a consumer that ran before cannot run again: {0}")]
+    Activate(#[from] ActivateError),
+    #[error(
+        "{0}. What was acknowledged before is on the disk; nothing after it was acknowledged. \
+         Check the disk, restart the machine, then start the bus again"
+    )]
+    Log(LogFailure),
+    #[error("the failed log is still in use after {0:?}; start the bus again")]
+    NotReleased(Duration),
+    #[error("the process could not be set up: {0}")]
+    Process(#[from] std::io::Error),
+}
+
+/// Serves until SIGTERM or SIGINT; a second one ends the process at once. `on_ready` is told the address
+/// once everything runs.
+pub fn serve<E>(
+    settings: ServeSettings,
+    on_ready: impl FnOnce(std::net::SocketAddr) -> Result<(), E>,
+) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("io")
+        .enable_all()
+        .build()?;
+    let outcome = Life::begin(&runtime, settings).and_then(|mut life| {
+        // Nobody listens for the address any more: that is no reason not to serve.
+        let _ = on_ready(life.address);
+        life.go_on()
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+/// One engine on its log.
+struct Serving {
+    engine: Arc<Engine>,
+    log: Arc<RedbLog>,
+}
+
+/// The parts of a bus that serves.
+struct Life<'a> {
+    runtime: &'a Runtime,
+    settings: ServeSettings,
+    bus: Bus,
+    /// None only while one log is let go and the next is opened.
+    serving: Option<Serving>,
+    deployments: Option<Arc<Deployments>>,
+    address: std::net::SocketAddr,
+    stop_ingress: watch::Sender<bool>,
+    ingress: Option<tokio::task::JoinHandle<()>>,
+    told_to_stop: watch::Receiver<bool>,
+}
+
+impl<'a> Life<'a> {
+    fn begin(runtime: &'a Runtime, settings: ServeSettings) -> Result<Self, ServeError> {
+        let told_to_stop = runtime.block_on(async { watch_signals() })?;
+        // The port first: it is the refusal that people meet most, and it costs nothing to find out.
+        let ingress = runtime.block_on(Ingress::bind(settings.ingress.clone()))?;
+        let address = ingress.address();
+        let bus = Bus::new(settings.message_data_max);
+        let (stop_ingress, stopped) = watch::channel(false);
+        // Serving begins before the log is open, so that /livez and /readyz answer while it recovers.
+        let ingress = runtime.spawn(ingress.run(bus.clone(), stopped));
+
+        let log = Arc::new(RedbLog::open(&settings.log)?);
+        let (engine, recorded) = start_engine(runtime, &settings, log.clone())?;
+        bus.serve_on(engine.clone())?;
+        let deployments = Arc::new(start_deployments(&settings, &bus, recorded)?);
+        // On a first start, subscriptions come into being with the first look at the plugin folder; a
+        // publisher that is told that the bus is ready counts on them.
+        if !deployments.wait_until(FIRST_LOOK_PATIENCE, |_| deployments.has_looked()) {
+            warn!("consumers are still being compiled; the bus serves without them meanwhile");
+        }
+        let shown = Arc::downgrade(&deployments);
+        bus.report_deployments(move || shown.upgrade().map_or_else(Vec::new, |deployments| deployments.views()));
+        let looked_after = bus.clone();
+        runtime.spawn(async move {
+            let mut second = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                second.tick().await;
+                looked_after.look_after();
+            }
+        });
+        Ok(Self {
+            runtime,
+            settings,
+            bus,
+            serving: Some(Serving { engine, log }),
+            deployments: Some(deployments),
+            address,
+            stop_ingress,
+            ingress: Some(ingress),
+            told_to_stop,
+        })
+    }
+
+    /// Serves until it is told to stop, over as many engines as it takes.
+    fn go_on(&mut self) -> Result<(), ServeError> {
+        loop {
+            let mut failure = self.engine().failure();
+            let mut told_to_stop = self.told_to_stop.clone();
+            let failed = self.runtime.block_on(async {
+                tokio::select! {
+                    _ = told_to_stop.wait_for(|told| *told) => None,
+                    failed = failure.wait_for(Option::is_some) => failed.ok().and_then(|failed| failed.clone()),
+                }
+            });
+            match failed {
+                None => {
+                    self.end();
+                    return Ok(());
+                }
+                Some(failure @ LogFailure::Full { .. }) => {
+                    warn!(%failure, "the disk is full: starting anew from what is durable");
+                    self.start_anew()?;
+                }
+                Some(failure @ LogFailure::Broken { .. }) => {
+                    error!(%failure, "the log failed: nothing more is acknowledged");
+                    self.bus.withdraw("the log failed");
+                    // No goodbye to the log: what is not synced must not look as if it were.
+                    return Err(ServeError::Log(failure));
+                }
+            }
+        }
+    }
+
+    /// After a full disk: everything in memory is discarded and loaded again, as after a crash. Opening
+    /// gives up the reserve where there is no room otherwise.
+    fn start_anew(&mut self) -> Result<(), ServeError> {
+        self.bus.withdraw("the disk is full");
+        let Serving { engine, log } = self.serving.take().expect("something serves until it fails");
+        engine.stop();
+        let held = Arc::downgrade(&log);
+        drop((engine, log));
+        // Requests that still hold the old engine end on their own; its log can be opened again after the last.
+        let began = Instant::now();
+        while held.strong_count() > 0 {
+            if began.elapsed() > RELEASE_PATIENCE {
+                return Err(ServeError::NotReleased(RELEASE_PATIENCE));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let log = Arc::new(RedbLog::open(&self.settings.log)?);
+        let (engine, _recorded) = start_engine(self.runtime, &self.settings, log.clone())?;
+        self.bus.serve_on(engine.clone())?;
+        self.serving = Some(Serving { engine, log });
+        info!("the bus serves again; publishes are accepted when there is room");
+        Ok(())
+    }
+
+    fn engine(&self) -> &Arc<Engine> {
+        &self.serving.as_ref().expect("something serves until it fails").engine
+    }
+
+    /// Told to stop: no new requests, no new calls; what runs ends, what is decided is synced.
+    fn end(&mut self) {
+        info!("stopping: letting calls end");
+        self.stop_ingress.send_replace(true);
+        if let Some(ingress) = self.ingress.take() {
+            // Ingress bounds its own patience.
+            let _ = self.runtime.block_on(ingress);
+        }
+        self.runtime.block_on(self.engine().drain(DRAIN_PATIENCE));
+        self.deployments = None;
+        self.bus.withdraw("stopping");
+        self.engine().stop();
+        info!("stopped; everything acknowledged is on the disk");
+    }
+}
+
+fn start_engine(
+    runtime: &Runtime,
+    settings: &ServeSettings,
+    log: Arc<dyn Log>,
+) -> Result<(Arc<Engine>, Vec<(String, PluginRecord)>), EngineError> {
+    let options = EngineOptions { workers: settings.workers, message_data_max: settings.message_data_max };
+    Engine::start(log, Arc::new(SystemClock), runtime.handle(), options)
+}
+
+fn start_deployments(
+    settings: &ServeSettings,
+    bus: &Bus,
+    recorded: Vec<(String, PluginRecord)>,
+) -> Result<Deployments, ServeError> {
+    let data_folder = settings.log.folder.clone();
+    let sandbox = Sandbox::new(SandboxOptions::new(data_folder.join("artifacts")))?;
+    let options =
+        deploy::Options::new(settings.plugin_folder.clone(), data_folder, Arc::new(|| SystemClock.now_ms()));
+    Ok(Deployments::start(options, Arc::new(bus.clone()), Arc::new(sandbox), recorded)?)
+}
+
+/// Follows the signals that end the process, and disarms the one that must not.
+fn watch_signals() -> std::io::Result<watch::Receiver<bool>> {
+    let (tell, told) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // A limit on the size of files would otherwise kill the process in the middle of a write; with a
+    // handler the write fails with EFBIG, which is a full disk.
+    let mut file_size = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = file_size.recv() => continue,
+            }
+            if tell.send_replace(true) {
+                warn!("a second signal: ending at once");
+                std::process::exit(1);
+            }
+        }
+    });
+    Ok(told)
+}

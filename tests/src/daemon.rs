@@ -1,0 +1,346 @@
+//! One bus: its folders, its process, and what is done to them.
+
+use std::ffi::OsString;
+use std::ops::Deref;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::client::Client;
+use crate::guests::binary;
+use crate::process::{Exit, Process};
+use crate::small_disk::SmallDisk;
+use crate::views::Subscription;
+use crate::{PATIENCE, digest};
+
+/// What a bus is started with. The folders are made at once, so that they can be prepared.
+pub struct Setup {
+    folder: TempDir,
+    flags: Vec<OsString>,
+    variables: Vec<(String, String)>,
+    /// The consumers that are in the plugin folder when the bus first starts.
+    stems: Vec<String>,
+    disk: Option<Arc<SmallDisk>>,
+    /// A command that runs the binary, given as its arguments.
+    wrapper: Vec<OsString>,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("sandpost-").tempdir().expect("there is a temporary folder");
+        let setup = Self { folder, flags: vec![], variables: vec![], stems: vec![], disk: None, wrapper: vec![] };
+        std::fs::DirBuilder::new().mode(0o755).create(setup.plugin_folder()).expect("the folder is new");
+        setup
+    }
+
+    /// The folder in which everything of this bus lies.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The data folder, as the bus is told it.
+    pub fn data_folder(&self) -> PathBuf {
+        self.disk.as_ref().map_or_else(|| self.folder().join("data"), |disk| disk.data_folder())
+    }
+
+    pub fn plugin_folder(&self) -> PathBuf {
+        self.folder().join("plugins")
+    }
+
+    /// A consumer that is there from the beginning.
+    #[must_use]
+    pub fn plugin(mut self, stem: &str, wasm: &[u8], manifest: &str) -> Self {
+        put(&self.plugin_folder(), stem, "wasm", wasm);
+        put(&self.plugin_folder(), stem, "toml", manifest.as_bytes());
+        self.stems.push(stem.to_owned());
+        self
+    }
+
+    #[must_use]
+    pub fn flag(mut self, name: &str, value: &str) -> Self {
+        self.flags.extend([name.into(), value.into()]);
+        self
+    }
+
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The data folder is on this disk.
+    #[must_use]
+    pub fn on_disk(mut self, disk: Arc<SmallDisk>) -> Self {
+        self.wrapper = disk.enter();
+        self.disk = Some(disk);
+        self
+    }
+
+    /// The binary is run by this command.
+    #[must_use]
+    pub fn wrapped(mut self, command: &[&str]) -> Self {
+        self.wrapper = command.iter().map(OsString::from).collect();
+        self
+    }
+
+    /// # Panics
+    /// Where the bus does not come to serve, or one of its consumers is neither running nor refused.
+    #[track_caller]
+    pub fn start(self) -> Daemon {
+        let mut daemon = Daemon { running: None, setup: self };
+        daemon.restart();
+        daemon
+    }
+
+    /// How the bus ends which must not come to serve.
+    ///
+    /// # Panics
+    /// Where it does.
+    #[track_caller]
+    pub fn refused(&self) -> Exit {
+        let mut process = Process::start(self.serve());
+        match process.serves() {
+            Ok(address) => panic!("it serves at {address} and should not\n{}", process.output.tail()),
+            Err(exit) => exit,
+        }
+    }
+
+    fn serve(&self) -> Command {
+        let mut command = self.command();
+        command.arg("serve").args(["--listen", "127.0.0.1:0"]);
+        command.arg("--data").arg(self.data_folder()).arg("--plugins").arg(self.plugin_folder()).args(&self.flags);
+        command
+    }
+
+    /// The binary, with no setting but those of this test.
+    fn command(&self) -> Command {
+        let mut words = self.wrapper.iter().cloned().chain([binary().into_os_string()]);
+        let mut command = Command::new(words.next().expect("the binary is the last word"));
+        command.args(words).current_dir(self.folder());
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SANDPOST_")) {
+            command.env_remove(name);
+        }
+        command.env("NO_COLOR", "1").env("RUST_BACKTRACE", "1").envs(self.variables.iter().cloned());
+        command
+    }
+}
+
+/// Puts a file into the plugin folder whole, as careful people do: under a hidden name, then by rename.
+fn put(folder: &Path, stem: &str, extension: &str, bytes: &[u8]) {
+    let hidden = folder.join(format!(".{stem}.{extension}.new"));
+    std::fs::write(&hidden, bytes).expect("the plugin folder is the test's own");
+    std::fs::rename(&hidden, folder.join(format!("{stem}.{extension}"))).expect("a rename in one folder");
+}
+
+/// A bus. What is asked of it over HTTP are the methods of [`Client`].
+pub struct Daemon {
+    /// Before the setup, whose folders go when it is dropped.
+    running: Option<Running>,
+    setup: Setup,
+}
+
+struct Running {
+    process: Process,
+    client: Client,
+}
+
+impl Deref for Daemon {
+    type Target = Client;
+
+    #[track_caller]
+    fn deref(&self) -> &Client {
+        &self.running.as_ref().expect("the bus was stopped by the test").client
+    }
+}
+
+impl Daemon {
+    pub fn setup() -> Setup {
+        Setup::new()
+    }
+
+    /// A bus with one consumer.
+    #[track_caller]
+    pub fn with(stem: &str, wasm: &[u8], manifest: &str) -> Self {
+        Self::setup().plugin(stem, wasm, manifest).start()
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.setup.folder()
+    }
+
+    pub fn plugin_folder(&self) -> PathBuf {
+        self.setup.plugin_folder()
+    }
+
+    pub fn data_folder(&self) -> PathBuf {
+        self.setup.data_folder()
+    }
+
+    /// To be used by other threads.
+    #[track_caller]
+    pub fn client(&self) -> Client {
+        (**self).clone()
+    }
+
+    /// `kill -9`. Nothing of the process is left.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        let mut running = self.running.take().expect("it is killed once");
+        running.process.signal(Signal::KILL);
+        running.process.ends(PATIENCE);
+    }
+
+    /// Tells it to end, which it has not done yet when this returns.
+    #[track_caller]
+    pub fn tell_to_end(&self) {
+        self.running.as_ref().expect("it runs").process.signal(Signal::TERM);
+    }
+
+    /// Tells it to end, and waits until it has.
+    #[track_caller]
+    pub fn terminate(&mut self) -> Exit {
+        self.tell_to_end();
+        self.ends()
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn ends(&mut self) -> Exit {
+        self.running.take().expect("it runs").process.ends(PATIENCE)
+    }
+
+    /// Starts it on the same folders, and waits until every consumer of the setup runs, or has a problem.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        assert!(self.running.is_none(), "it runs already");
+        let mut process = Process::start(self.setup.serve());
+        let base = process.serves().unwrap_or_else(|exit| panic!("it does not start: {exit}"));
+        let client = Client::new(base, process.output.clone());
+        self.running = Some(Running { process, client });
+        let stems = self.setup.stems.clone();
+        self.wait_until("the consumers run or were refused", |bus| {
+            let plugins = bus.plugins();
+            let decided = |stem: &String| {
+                let plugin = plugins.iter().find(|plugin| plugin.name == *stem);
+                plugin.is_some_and(|plugin| plugin.status == "running" || plugin.problem.is_some())
+            };
+            stems.iter().all(decided)
+        });
+    }
+
+    /// Asks again and again until it holds.
+    ///
+    /// # Panics
+    /// Where it does not come to hold within [`PATIENCE`], or the daemon ends meanwhile.
+    #[track_caller]
+    pub fn wait_until(&mut self, what: &str, mut holds: impl FnMut(&Client) -> bool) {
+        let began = Instant::now();
+        loop {
+            let running = self.running.as_mut().expect("the bus was stopped by the test");
+            if running.process.has_ended() {
+                panic!("the daemon ended while the test waited for: {what}\n{}", running.process.ends(PATIENCE));
+            }
+            if holds(&running.client) {
+                return;
+            }
+            if began.elapsed() > PATIENCE {
+                panic!("this does not come to hold: {what}\n{}", situation(&running.client));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until nothing of a subscription is pending, and answers its account.
+    #[track_caller]
+    pub fn settled(&mut self, subscription: &str) -> Subscription {
+        let mut last = None;
+        self.wait_until(&format!("nothing of `{subscription}` is pending"), |bus| {
+            let view = bus.subscription(subscription);
+            let settled = view.pending == 0;
+            last = Some(view);
+            settled
+        });
+        last.expect("it was looked at")
+    }
+
+    /// Puts a consumer's component and manifest into the plugin folder, and waits until that component
+    /// runs.
+    #[track_caller]
+    pub fn deploy(&mut self, stem: &str, wasm: &[u8], manifest: &str) {
+        self.put(stem, wasm, manifest);
+        self.runs(stem, wasm);
+    }
+
+    /// Puts the files there, and does not wait.
+    pub fn put(&self, stem: &str, wasm: &[u8], manifest: &str) {
+        put(&self.plugin_folder(), stem, "wasm", wasm);
+        put(&self.plugin_folder(), stem, "toml", manifest.as_bytes());
+    }
+
+    /// Puts one of the files there.
+    pub fn put_file(&self, stem: &str, extension: &str, bytes: &[u8]) {
+        put(&self.plugin_folder(), stem, extension, bytes);
+    }
+
+    /// Takes a consumer's files away, and does not wait.
+    pub fn take_away(&self, stem: &str) {
+        for extension in ["wasm", "toml"] {
+            let path = self.plugin_folder().join(format!("{stem}.{extension}"));
+            std::fs::remove_file(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        }
+    }
+
+    /// Waits until a consumer runs this component and has no problem.
+    #[track_caller]
+    pub fn runs(&mut self, stem: &str, wasm: &[u8]) {
+        let digest = digest(wasm);
+        self.wait_until(&format!("`{stem}` runs {}", &digest[..12]), |bus| {
+            bus.plugin(stem).is_some_and(|plugin| {
+                plugin.status == "running" && plugin.problem.is_none() && plugin.digest.as_ref() == Some(&digest)
+            })
+        });
+    }
+
+    /// Waits until a consumer has a problem, and answers it.
+    #[track_caller]
+    pub fn problem_of(&mut self, stem: &str) -> String {
+        let mut problem = None;
+        self.wait_until(&format!("`{stem}` has a problem"), |bus| {
+            problem = bus.plugin(stem).and_then(|plugin| plugin.problem);
+            problem.is_some()
+        });
+        problem.expect("it was waited for")
+    }
+
+    /// Runs a command of the binary against this bus.
+    #[track_caller]
+    pub fn cli(&self, args: &[&str]) -> Exit {
+        let mut command = self.setup.command();
+        command.args(args).env("SANDPOST_BUS", self.address()).env("SANDPOST_PLUGINS", self.plugin_folder());
+        Process::start(command).ends(PATIENCE)
+    }
+
+    /// The most memory that the process held at once, in bytes.
+    #[track_caller]
+    pub fn peak_resident_bytes(&self) -> u64 {
+        self.running.as_ref().expect("it runs").process.peak_resident_bytes()
+    }
+}
+
+/// All that is known of a bus, for the message of a failure.
+fn situation(client: &Client) -> String {
+    let mut text = String::new();
+    for path in ["/subscriptions", "/dead-letters?limit=3", "/plugins", "/topics", "/readyz"] {
+        let answer = match client.try_request("GET", path, &[], b"") {
+            Ok(answer) => format!("{} {}", answer.status, answer.body),
+            Err(error) => error.to_string(),
+        };
+        text += &format!("{path}: {answer}\n");
+    }
+    text + &client.output().tail()
+}
