@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use example_harness::{Checks, Client, Event, screen};
+use example_harness::{Bus, Checks, Client, Event, Places, screen};
 use ledger::{Entry, Posted};
 
-use crate::settled;
+use crate::{check_account, deploy, settled};
 
 /// The consumer, and the stem of its files.
-pub(crate) const NAME: &str = "ledger";
+const NAME: &str = "ledger";
 /// Entries that are published at a time; the bus takes at most 1,000.
 const BATCH: usize = 1_000;
 
@@ -26,13 +26,15 @@ pub(crate) struct Size {
     seed: u64,
 }
 
-pub(crate) fn run(client: &Client, size: &Size, checks: &mut Checks) -> Result<()> {
+pub(crate) fn run(bus: &Bus, places: &Places, size: &Size, checks: &mut Checks) -> Result<()> {
+    let client = bus.client();
     let entries = generate(size);
     screen::heading(&format!(
         "{} entries of {} accounts are published, in batches of {BATCH}. Each call waits for a bank.",
         entries.len(),
         size.accounts
     ));
+    deploy(bus, places, NAME, "ledger.wasm")?;
     for (batch, entries) in entries.chunks(BATCH).enumerate() {
         let events = entries
             .iter()
@@ -72,11 +74,9 @@ fn generate(size: &Size) -> Vec<Entry> {
 }
 
 fn check(client: &Client, entries: &[Entry], size: &Size, most_running: u64, checks: &mut Checks) -> Result<()> {
-    let account = client.subscription(NAME)?;
-    checks.equal("ledger: acked", account.acked, entries.len() as u64);
-    checks.equal("ledger: dead, expired or skipped", account.dead + account.expired + account.skipped, 0);
+    let account = check_account(client, NAME, entries.len() as u64, checks)?;
     let posted: Vec<Posted> = client
-        .messages("ledger.posted")?
+        .messages_once("ledger.posted", account.acked)?
         .into_iter()
         .map(|message| serde_json::from_value(message.data).with_context(|| format!("message {}", message.id)))
         .collect::<Result<_>>()?;
@@ -97,8 +97,7 @@ fn check(client: &Client, entries: &[Entry], size: &Size, most_running: u64, che
         by_account.values().filter(|posted| posted.is_sorted_by(|one, next| one.ended_ms <= next.began_ms));
     checks.equal("ledger: accounts posted one entry at a time", one_at_a_time.count(), size.accounts as usize);
 
-    let most = most_at_once(&posted);
-    let allowed = account.concurrency;
+    let (most, allowed) = (most_at_once(&posted), account.concurrency);
     checks.holds("ledger: most accounts at once", most, &format!("2 to {allowed}"), (2..=allowed).contains(&most));
     let (first, last) = (posted.iter().map(|one| one.began_ms).min(), posted.iter().map(|one| one.ended_ms).max());
     if let (Some(first), Some(last)) = (first, last) {

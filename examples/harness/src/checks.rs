@@ -53,7 +53,7 @@ impl Checks {
     /// # Errors
     /// Names each figure that is not.
     pub fn conclude(&self) -> Result<()> {
-        for table in [self.matrix(), self.list()] {
+        for table in [self.matrix(), self.list()].into_iter().filter(|table| table.row_iter().len() > 0) {
             for line in table.lines() {
                 screen::print(line.trim_end());
             }
