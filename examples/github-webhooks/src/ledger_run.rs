@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use example_harness::{Checks, Client, Event, screen};
+use example_harness::{Bus, Checks, Client, Event, Places, screen};
 use ledger::{Entry, Posted};
 
-use crate::settled;
+use crate::{check_account, deploy, settled};
 
 /// The consumer, and the stem of its files.
-pub(crate) const NAME: &str = "ledger";
+const NAME: &str = "ledger";
 /// Entries that are published at a time; the bus takes at most 1,000.
 const BATCH: usize = 1_000;
 
 #[derive(clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct Size {
     /// How many accounts the ledger has.
     #[arg(long, default_value_t = 200)]
     accounts: u32,
@@ -26,13 +26,15 @@ pub(crate) struct Arguments {
     seed: u64,
 }
 
-pub(crate) fn run(client: &Client, arguments: &Arguments, checks: &mut Checks) -> Result<()> {
-    let entries = generate(arguments);
+pub(crate) fn run(bus: &Bus, places: &Places, size: &Size, checks: &mut Checks) -> Result<()> {
+    let client = bus.client();
+    let entries = generate(size);
     screen::heading(&format!(
         "{} entries of {} accounts are published, in batches of {BATCH}. Each call waits for a bank.",
         entries.len(),
-        arguments.accounts
+        size.accounts
     ));
+    deploy(bus, places, NAME, "ledger.wasm")?;
     for (batch, entries) in entries.chunks(BATCH).enumerate() {
         let events = entries
             .iter()
@@ -45,13 +47,13 @@ pub(crate) fn run(client: &Client, arguments: &Arguments, checks: &mut Checks) -
         client.publish_batch("ledger.entry", &events)?;
     }
     let most_running = settled(client, NAME, entries.len() as u64)?;
-    check(client, &entries, arguments, most_running, checks)
+    check(client, &entries, size, most_running, checks)
 }
 
 /// Entries of all accounts, mixed; each account's own are in order, and none overdraws it.
-fn generate(arguments: &Arguments) -> Vec<Entry> {
-    let mut random = fastrand::Rng::with_seed(arguments.seed);
-    let mut turns: Vec<u32> = (0..arguments.accounts).flat_map(|one| vec![one; arguments.entries as usize]).collect();
+fn generate(size: &Size) -> Vec<Entry> {
+    let mut random = fastrand::Rng::with_seed(size.seed);
+    let mut turns: Vec<u32> = (0..size.accounts).flat_map(|one| vec![one; size.entries as usize]).collect();
     random.shuffle(&mut turns);
     let mut accounts: BTreeMap<u32, (u32, i64)> = BTreeMap::new();
     turns
@@ -71,18 +73,10 @@ fn generate(arguments: &Arguments) -> Vec<Entry> {
         .collect()
 }
 
-fn check(
-    client: &Client,
-    entries: &[Entry],
-    arguments: &Arguments,
-    most_running: u64,
-    checks: &mut Checks,
-) -> Result<()> {
-    let account = client.subscription(NAME)?;
-    checks.equal("ledger: acked", account.acked, entries.len() as u64);
-    checks.equal("ledger: dead, expired or skipped", account.dead + account.expired + account.skipped, 0);
+fn check(client: &Client, entries: &[Entry], size: &Size, most_running: u64, checks: &mut Checks) -> Result<()> {
+    let account = check_account(client, NAME, entries.len() as u64, checks)?;
     let posted: Vec<Posted> = client
-        .messages("ledger.posted")?
+        .messages_once("ledger.posted", account.acked)?
         .into_iter()
         .map(|message| serde_json::from_value(message.data).with_context(|| format!("message {}", message.id)))
         .collect::<Result<_>>()?;
@@ -98,13 +92,12 @@ fn check(
             })
         })
         .count();
-    checks.equal("ledger: accounts in order, with the right balances", right, arguments.accounts as usize);
+    checks.equal("ledger: accounts in order, with the right balances", right, size.accounts as usize);
     let one_at_a_time =
         by_account.values().filter(|posted| posted.is_sorted_by(|one, next| one.ended_ms <= next.began_ms));
-    checks.equal("ledger: accounts posted one entry at a time", one_at_a_time.count(), arguments.accounts as usize);
+    checks.equal("ledger: accounts posted one entry at a time", one_at_a_time.count(), size.accounts as usize);
 
-    let most = most_at_once(&posted);
-    let allowed = account.concurrency;
+    let (most, allowed) = (most_at_once(&posted), account.concurrency);
     checks.holds("ledger: most accounts at once", most, &format!("2 to {allowed}"), (2..=allowed).contains(&most));
     let (first, last) = (posted.iter().map(|one| one.began_ms).min(), posted.iter().map(|one| one.ended_ms).max());
     if let (Some(first), Some(last)) = (first, last) {
@@ -161,7 +154,7 @@ mod tests {
 
     #[test]
     fn no_account_is_overdrawn_and_entries_are_numbered() {
-        let entries = generate(&Arguments { accounts: 20, entries: 50, seed: 3 });
+        let entries = generate(&Size { accounts: 20, entries: 50, seed: 3 });
         assert_eq!(entries.len(), 1_000);
         for (account, balances) in balances(&entries) {
             assert!(balances.iter().all(|(_, balance_cents)| *balance_cents >= 0), "{account}: {balances:?}");

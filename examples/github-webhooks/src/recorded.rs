@@ -13,7 +13,7 @@ const PACKAGE: &str = "@octokit/webhooks-examples";
 const VERSION: &str = "7.6.1";
 
 #[derive(clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct Source {
     /// Where the recorded webhooks are kept [default: ../webhooks-examples beside this program]
     #[arg(long, value_name = "FOLDER")]
     recorded: Option<PathBuf>,
@@ -63,8 +63,8 @@ struct Installation {
 }
 
 /// Reads the recorded webhooks, in the order of the file; fetches the package where it is not there yet.
-pub(crate) fn load(arguments: &Arguments) -> Result<Vec<Webhook>> {
-    let folder = match &arguments.recorded {
+pub(crate) fn load(source: &Source) -> Result<Vec<Webhook>> {
+    let folder = match &source.recorded {
         Some(folder) => folder.clone(),
         None => std::env::current_exe()?.parent().context("a program stands in a folder")?.join("../webhooks-examples"),
     };

@@ -81,21 +81,28 @@ impl Bus {
         &self.client
     }
 
-    /// The temporary folder; everything in it goes with the bus.
-    #[must_use]
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
+    /// Lays out the files of a consumer in a folder of the temporary one, as a developer has them before they are
+    /// deployed.
+    ///
+    /// # Errors
+    /// Where a file cannot be written.
+    pub fn lay_out(&self, folder: &str, stem: &str, component: &Path, manifest: &str) -> Result<()> {
+        let folder = self.folder.path().join(folder);
+        fs::create_dir_all(&folder)?;
+        put(&folder, stem, component, manifest)
     }
 
-    /// Runs a command of the bus's command line against this bus, and answers what it printed.
+    /// Runs a command of the bus's command line against this bus, in its temporary folder, and answers what it
+    /// printed.
     ///
     /// # Errors
     /// Where the command fails, with what it said.
     pub fn command(&self, arguments: &[&str]) -> Result<String> {
         let output = sandpost(&self.sandpost)
             .args(arguments)
-            .env("SANDPOST_URL", self.client.url())
-            .env("SANDPOST_PLUGINS", self.folder.path().join("plugins"))
+            .current_dir(self.folder.path())
+            .env("SANDPOST_BUS", self.client.url())
+            .env("SANDPOST_PLUGINS", "plugins")
             .output()?;
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
@@ -154,20 +161,12 @@ impl Drop for Bus {
 }
 
 impl Prepared {
-    /// The folder whose consumers the bus runs.
-    #[must_use]
-    pub fn plugins(&self) -> PathBuf {
-        self.folder.path().join("plugins")
-    }
-
     /// Puts a consumer there: its component, and its manifest under the same stem.
     ///
     /// # Errors
     /// Where a file cannot be written.
     pub fn add(&self, stem: &str, component: &Path, manifest: &str) -> Result<()> {
-        fs::copy(component, self.plugins().join(format!("{stem}.wasm")))?;
-        fs::write(self.plugins().join(format!("{stem}.toml")), manifest)?;
-        Ok(())
+        put(&self.folder.path().join("plugins"), stem, component, manifest)
     }
 
     /// Starts the bus, and waits until it takes requests.
@@ -216,6 +215,12 @@ fn sandpost(binary: &Path) -> Command {
         command.env_remove(name);
     }
     command
+}
+
+fn put(folder: &Path, stem: &str, component: &Path, manifest: &str) -> Result<()> {
+    fs::copy(component, folder.join(format!("{stem}.wasm")))?;
+    fs::write(folder.join(format!("{stem}.toml")), manifest)?;
+    Ok(())
 }
 
 fn last_lines(path: &Path) -> String {

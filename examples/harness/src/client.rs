@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use ureq::http::Response;
 use ureq::{Agent, Body};
 
-use crate::Tail;
 use crate::views::{Accepted, DeadLetter, Event, Message, Plugin, Subscription, Topic};
+use crate::{Tail, wait_for};
 
 /// Messages that are asked for at a time; the bus gives at most as many.
 const PAGE_MESSAGES: usize = 1_000;
@@ -110,6 +110,20 @@ impl Client {
             }
             messages.extend(page);
         }
+    }
+
+    /// The same, once there are so many of them. What a handler published is counted with its acknowledgement, and
+    /// can be read a moment later: when it is synced.
+    ///
+    /// # Errors
+    /// Where the bus does not answer, or there never are so many.
+    pub fn messages_once(&self, topic: &str, count: u64) -> Result<Vec<Message>> {
+        wait_for(&format!("{count} messages in {topic}"), || {
+            let topics = self.topics()?;
+            let last = topics.iter().find(|known| known.name == topic).map_or(0, |known| known.last_sequence);
+            Ok((last >= count).then_some(()))
+        })?;
+        self.messages(topic)
     }
 
     /// Follows the messages of a topic filter, from the ones accepted from now on.

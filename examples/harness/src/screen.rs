@@ -5,6 +5,9 @@ use std::time::Instant;
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
+use anyhow::Result;
+
+use crate::Bus;
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -51,6 +54,16 @@ pub fn heading(text: &str) {
 /// A command as it is typed.
 pub fn command(text: &str) {
     print(&format!("\n{DIM}${DIM:#} {BOLD}{text}{BOLD:#}"));
+}
+
+/// Runs a command of the bus, as it is shown, and shows what it prints.
+///
+/// # Errors
+/// Where the command fails.
+pub fn run(bus: &Bus, arguments: &[&str]) -> Result<()> {
+    command(&format!("sandpost {}", arguments.join(" ")));
+    print(bus.command(arguments)?.trim_end());
+    Ok(())
 }
 
 /// What is said about the steps of an example, each with its time.

@@ -13,7 +13,6 @@ mod summary;
 mod watch;
 
 use std::fs;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -95,51 +94,36 @@ fn show(bus: &Bus, orders: &Arc<Orders>, places: &Places) -> Result<()> {
     ));
     let story = Story::default();
     let mut watch = Watch::new(bus.client(), &story, orders)?;
-    // The last third is placed while the fixed consumer is swapped in.
-    let producer = Producer::start(bus.client().clone(), orders.clone(), all.len() / 3);
+    // The second half is placed while the fixed consumer is swapped in.
+    let producer = Producer::start(bus.client().clone(), orders.clone(), all.len() / 2);
 
     let letter = watch
         .until("the order in yen to die", &producer, |_| Ok(bus.client().dead_letters("email")?.into_iter().next()))?;
     story.tell(Tone::Bad, "email", &format!("{} is a dead letter: {}", letter.message_id, letter.reason));
     watch.until("the back order to be acked", &producer, |watch| Ok(watch.back_order_is_acked().then_some(())))?;
-    run_command(bus, &["dead-letters", "show", &letter.id])?;
+    screen::run(bus, &["dead-letters", "show", &letter.id])?;
 
     let broken = digest(bus, "email")?;
-    put_fixed(bus.folder(), places)?;
+    let manifest = manifests::impatient(&fs::read_to_string(places.guest("email.toml")?)?)?;
+    bus.lay_out("fixed", "email", &places.guest("email-fixed.wasm")?, &manifest)?;
+    story.tell(Tone::Plain, "shop", "the other half is placed while a fixed version of email is deployed");
     producer.go_on();
-    run_command(bus, &["plugins", "deploy", "fixed/email.wasm"])?;
+    screen::run(bus, &["plugins", "deploy", "fixed/email.wasm"])?;
     let fixed = watch.until("the fixed version to run", &producer, |_| {
         let now = digest(bus, "email")?;
         Ok((now != broken).then_some(now))
     })?;
     story.tell(Tone::Good, "email", &format!("runs {} in place of {}", short(&fixed), short(&broken)));
 
-    run_command(bus, &["dead-letters", "redrive", &letter.id])?;
+    screen::run(bus, &["dead-letters", "redrive", &letter.id])?;
     watch.until("every order to be settled", &producer, |watch| Ok(watch.all_is_settled().then_some(())))?;
     producer.finish()?;
-    watch.last_words();
+    watch.tell_progress();
 
     screen::heading("What the bus says in the end, and what it must be");
     let told = summary::Told { letter: &letter, broken: &broken, fixed: &fixed };
     summary::check(bus.client(), orders, &told)?.conclude()?;
     screen::print("Every order is accounted for.");
-    Ok(())
-}
-
-/// Runs a command of the bus, as it is shown.
-fn run_command(bus: &Bus, arguments: &[&str]) -> Result<()> {
-    screen::command(&format!("sandpost {}", arguments.join(" ")));
-    let printed = bus.command(arguments)?;
-    screen::print(printed.trim_end());
-    Ok(())
-}
-
-/// The fixed version, as its developer has it: a file of the consumer's name in a folder of its own.
-fn put_fixed(folder: &Path, places: &Places) -> Result<()> {
-    let fixed = folder.join("fixed");
-    fs::create_dir(&fixed)?;
-    fs::copy(places.guest("email-fixed.wasm")?, fixed.join("email.wasm"))?;
-    fs::copy(folder.join("plugins/email.toml"), fixed.join("email.toml"))?;
     Ok(())
 }
 

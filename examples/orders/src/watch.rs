@@ -31,7 +31,9 @@ pub(crate) struct Watch<'a> {
     /// Failed calls that were told of, by subscription.
     failures_told: BTreeMap<&'static str, u64>,
     mails_told: usize,
+    yen_mail_told: bool,
     milestones_told: usize,
+    progress_told: String,
     back_order_told: bool,
     waiting_told: bool,
 }
@@ -50,7 +52,9 @@ impl<'a> Watch<'a> {
             back_order_age: None,
             failures_told: BTreeMap::new(),
             mails_told: 0,
+            yen_mail_told: false,
             milestones_told: 0,
+            progress_told: String::new(),
             back_order_told: false,
             waiting_told: false,
         })
@@ -70,14 +74,16 @@ impl<'a> Watch<'a> {
     }
 
     fn look(&mut self, producer: &Producer) -> Result<()> {
-        self.placed = producer.placed();
-        if self.placed > self.orders.back_order {
+        if producer.placed() > self.orders.back_order {
             self.back_order_since.get_or_insert_with(Instant::now);
         }
         // Before the bus is asked: if the order is pending then, the oldest pending one is at least as old.
         self.back_order_age = self.back_order_since.map(|since| since.elapsed());
         let asked = self.client.subscriptions()?;
         self.subscriptions = asked.into_iter().map(|one| (one.name.clone(), one)).collect();
+        // In this order: a producer that is over has placed what it ever will.
+        let is_over = producer.is_over();
+        self.placed = producer.placed();
         self.tell_mails()?;
         self.tell_stock();
         self.tell_failures("inventory", &self.orders.all[self.orders.back_order].id.clone());
@@ -88,7 +94,7 @@ impl<'a> Watch<'a> {
             self.milestones_told = self.placed / MILESTONE;
             self.tell_progress();
         }
-        if producer.is_over() && self.placed < self.orders.all.len() {
+        if is_over && self.placed < self.orders.all.len() {
             anyhow::bail!("only {} of {} orders were placed", self.placed, self.orders.all.len());
         }
         Ok(())
@@ -105,11 +111,11 @@ impl<'a> Watch<'a> {
         inventory.calls("retry") > 0 && inventory.dead == 0 && younger
     }
 
-    /// Whether all orders are placed, and no subscription has anything left to do.
+    /// Whether all orders are placed, no subscription has anything left to do, and all of it was told.
     pub(crate) fn all_is_settled(&self) -> bool {
         let orders = self.orders.all.len();
         let settled = |one: &Subscription| one.pending == 0 && one.dead == 0 && one.matched == orders as u64;
-        self.placed == orders && self.subscriptions.values().all(settled)
+        self.placed == orders && self.yen_mail_told && self.subscriptions.values().all(settled)
     }
 
     fn tell_mails(&mut self) -> Result<()> {
@@ -119,6 +125,7 @@ impl<'a> Watch<'a> {
             let of_yen = mail.subject.as_deref() == Some(yen);
             if self.mails_told < MAILS_SHOWN || of_yen {
                 self.mails_told += 1;
+                self.yen_mail_told |= of_yen;
                 let (to, subject, text) = (field("to")?, field("subject")?, field("text")?);
                 let total = text.lines().last().unwrap_or_default();
                 let tone = if of_yen { Tone::Good } else { Tone::Plain };
@@ -166,18 +173,17 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn tell_progress(&self) {
+    /// How far everything is, where that is not what was told last.
+    pub(crate) fn tell_progress(&mut self) {
         let acked = |name: &str| self.subscriptions.get(name).map_or(0, |one| one.acked);
         let (email, inventory, analytics) = (acked("email"), acked("inventory"), acked("analytics"));
         let what = format!(
-            "{:>4} orders placed; acked by email {email}, inventory {inventory}, analytics {analytics}",
+            "{} orders placed; acked by email {email}, inventory {inventory}, analytics {analytics}",
             self.placed
         );
-        self.story.tell(Tone::Plain, "shop", &what);
-    }
-
-    /// Where everything stands in the end.
-    pub(crate) fn last_words(&self) {
-        self.tell_progress();
+        if what != self.progress_told {
+            self.story.tell(Tone::Plain, "shop", &what);
+            self.progress_told = what;
+        }
     }
 }
