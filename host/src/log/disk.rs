@@ -218,3 +218,5 @@ pub(crate) fn free_bytes(folder: &Path) -> io::Result<u64> {
 
 #[cfg(test)]
 pub(crate) mod faults;
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ mod queue;
 mod reader;
 mod recent;
 mod rows;
+mod space;
 mod tables;
 mod topic_choice;
 mod writer;
@@ -41,7 +42,8 @@ use block_cache::BlockCache;
 use figures::Meter;
 use queue::{Ending, Queue};
 use recent::Visible;
-use writer::{Space, Writer};
+use space::Space;
+use writer::Writer;
 
 /// How a log is opened. Sizes are in bytes.
 #[derive(Clone, Debug)]

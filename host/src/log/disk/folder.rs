@@ -29,7 +29,7 @@ pub enum FolderError {
     Locked { path: PathBuf },
     #[error(
         "the disk under {path} failed while this machine has been up: {error}; what can be read now may not be on \
-         the disk. Reboot, or check the disk and start once with the flag that accepts unsynced data"
+         the disk. Reboot, or check the disk and start once with `--accept-unsynced`"
     )]
     FailedSync { path: PathBuf, error: String },
     #[error("{path}: {error}")]

@@ -185,11 +185,11 @@ impl Inner {
             let first = self.noted(blocks.first_sequence(topic.topic, start))?;
             Ok((topic.last_sequence + 1).saturating_sub(first))
         };
-        // Offsets have no gaps, so where most topics are wanted, the others are subtracted.
+        // Offsets have no gaps, so where most of many topics are wanted, the others are subtracted.
         let (whole, others): (Vec<&Counted>, Vec<&Counted>) =
             topics.iter().partition(|topic| topic.start == Some(from));
         let mut count = 0;
-        if whole.len() > others.len() {
+        if whole.len() > INDEXED_TOPICS_MAX + others.len() {
             count = end - from;
             for topic in &others {
                 count = count.saturating_sub(after(topic, from)?);

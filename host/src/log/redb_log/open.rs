@@ -11,11 +11,11 @@ use super::block_cache::BlockCache;
 use super::figures::Meter;
 use super::queue::Queue;
 use super::recent::Visible;
+use super::space::Space;
 use super::tables::{
     self, ACCOUNTS, BLOCKS, BUS_IDS, CHECKSUM_BYTES, FORMAT_VERSION, META, META_FORMAT, META_NEXT_SUBSCRIPTION,
     SUBSCRIPTIONS, TOPICS, Table, offset_key, parse_offset_key,
 };
-use super::writer::Space;
 use super::{Inner, OpenError, OpenOptions, RedbLog, block, encoding, reader, rows};
 use crate::limits::MIB;
 use crate::log::disk::{BootId, DataFolder, Disk, DiskState, FolderError, LogFile, Reserve};

@@ -106,6 +106,11 @@ fn another_format_version_is_refused_by_name() {
 
 /// Changes every stored value of a table by one bit, with the file closed.
 fn damage(folder: &TempDir, name: &'static str) -> usize {
+    damage_where(folder, name, |_| true)
+}
+
+/// Changes the stored values whose keys are chosen. Answers how many there were.
+pub(super) fn damage_where(folder: &TempDir, name: &'static str, chosen: impl Fn(&[u8]) -> bool) -> usize {
     let database = Database::create(folder.path().join("log.redb")).unwrap();
     let table = ALL.into_iter().find(|table| table.name == name).unwrap();
     let read = database.begin_read().unwrap();
@@ -115,6 +120,7 @@ fn damage(folder: &TempDir, name: &'static str) -> usize {
         .iter()
         .unwrap()
         .map(|row| row.map(|(key, value)| (key.value().to_vec(), value.value().to_vec())).unwrap())
+        .filter(|(key, _)| chosen(key))
         .collect();
     drop(read);
     let write = database.begin_write().unwrap();
@@ -212,4 +218,14 @@ fn what_was_left_in_the_page_cache_is_synced_before_it_is_served() {
         Err(error) => error,
     };
     assert!(matches!(error, OpenError::Folder(FolderError::FailedSync { .. })), "{error}");
+}
+
+#[test]
+fn a_log_that_was_cut_off_while_it_was_begun_is_begun_again() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("log.redb.new"), vec![3; 9_000]).unwrap();
+    let bench = Bench::start(RedbLog::open(&options(&folder)).unwrap(), Arc::new(folder));
+    bench.publish(events("order.placed", 1));
+    assert!(!bench.folder.path().join("log.redb.new").exists());
+    assert_eq!(bench.reopen().log.end(), 1);
 }
