@@ -24,9 +24,8 @@ fn manifest(version: &str) -> String {
 
 /// What was handled, in the order of its effects, with the key.
 fn handled(bus: &Client) -> Vec<(Option<String>, Handled)> {
-    let handled = |event: sandpost_tests::Event| {
-        (event.key, serde_json::from_value(event.data).expect("the guest published it"))
-    };
+    let handled =
+        |event: sandpost_tests::Event| (event.key, serde_json::from_value(event.data).expect("the guest published it"));
     bus.messages("seen").into_iter().map(handled).collect()
 }
 
@@ -117,7 +116,10 @@ fn calls_in_flight_finish_on_the_old_version() {
     let rules = manifest("1").replace("topics", "timeout = \"1m\"\ntopics");
     let mut bus = Daemon::with("worker", &component, &rules);
     // Longer than a deployment takes; the calls tell in which instance they ended.
-    let sleeper = Order::Sleep { ms: 4_000, then: Some(Box::new(Order::Config { name: "version".into(), topic: "told".into() })) };
+    let sleeper = Order::Sleep {
+        ms: 4_000,
+        then: Some(Box::new(Order::Config { name: "version".into(), topic: "told".into() })),
+    };
     for number in 0..4 {
         bus.publish("orders", format!("sleeper-{number}").as_str(), &sleeper);
     }
@@ -222,9 +224,7 @@ fn consumers_are_added_replaced_and_deleted_while_it_runs() {
         handled(bus).iter().any(|(_, handled)| handled.version == "2")
     });
     bus.take_away("late");
-    bus.wait_until("nothing of it runs", |bus| {
-        bus.plugin("late").is_none_or(|plugin| plugin.status != "running")
-    });
+    bus.wait_until("nothing of it runs", |bus| bus.plugin("late").is_none_or(|plugin| plugin.status != "running"));
     assert_eq!(bus.subscription("late").status, "orphaned");
     let before = bus.publish("orders", None, json!({})).sequence;
     bus.deploy("late", &component, &manifest("3"));

@@ -24,7 +24,7 @@ fn manifest(topic: &str, more: &str) -> String {
 /// A bus with a neighbour, who does as told and must never notice anything, and the consumers of a test.
 fn bus_with_neighbour(others: &[(&str, &str)]) -> Daemon {
     let obedient = guest("obedient");
-    let setup = Daemon::setup().flag("--workers", &WORKERS.to_string());
+    let setup = Daemon::setup().flag("--workers", WORKERS.to_string().as_str());
     let setup = setup.plugin("neighbour", &obedient, &manifest("neighbour", ""));
     others.iter().fold(setup, |setup, (stem, rules)| setup.plugin(stem, &obedient, rules)).start()
 }
@@ -105,7 +105,11 @@ fn nothing_is_granted_by_default() {
     told.sort_by_key(|told| told.key.clone());
     assert_eq!(told.len(), tries.len());
     for (order, told) in tries.iter().zip(told) {
-        assert!(told.data["error"].is_string() && told.data.get("ok").is_none(), "{order} was answered {:#}", told.data);
+        assert!(
+            told.data["error"].is_string() && told.data.get("ok").is_none(),
+            "{order} was answered {:#}",
+            told.data
+        );
     }
     assert!(!std::path::Path::new(&unwritten).exists());
     listener.set_nonblocking(true).expect("a socket can be told so");
@@ -118,8 +122,12 @@ fn nothing_is_granted_by_default() {
     let clock = Order::Clock { topic: "told".into() };
     bus.publish_many("orders", [args, stdin, random(), random(), clock].map(|order| ("one".to_owned(), order)));
     assert_eq!(bus.settled("worker").dead, 0);
-    let told: Vec<Value> =
-        bus.messages("told").into_iter().filter(|told| told.key.as_deref() == Some("one")).map(|told| told.data).collect();
+    let told: Vec<Value> = bus
+        .messages("told")
+        .into_iter()
+        .filter(|told| told.key.as_deref() == Some("one"))
+        .map(|told| told.data)
+        .collect();
     let [args, stdin, random, other, clock] = told.as_slice() else { panic!("{told:#?}") };
     assert_eq!(args["ok"], json!({ "args": [], "variables": [] }));
     assert!(stdin["ok"].as_str().is_none_or(str::is_empty), "{stdin:#}");
@@ -242,7 +250,8 @@ fn floods_of_publishes_are_refused() {
 fn no_loop_of_topics_runs_for_ever() {
     // Each copy of the message publishes one to its own topic, as a consumer that answers itself would.
     let rules = manifest("echo", "").replace("\"told\"", "\"echo\"");
-    let mut bus = Daemon::with("worker", &guest("versioned"), &format!("{rules}[config]\ntopic = \"echo\"\nversion = \"1\"\n"));
+    let mut bus =
+        Daemon::with("worker", &guest("versioned"), &format!("{rules}[config]\ntopic = \"echo\"\nversion = \"1\"\n"));
     bus.publish("echo", None, json!({ "first": true }));
     let account = bus.settled("worker");
     assert_eq!((account.died("too-many-hops"), account.dead), (1, 1));

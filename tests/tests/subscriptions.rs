@@ -61,11 +61,13 @@ fn filters_choose_by_token() {
 #[test]
 fn subscriptions_do_not_know_of_each_other() {
     let topics = manifest(r#"["orders"]"#);
+    let fails = topics.replace("[grants]", &(RETRY.to_owned() + "[grants]")).replace("\"seen\"", "");
+    let fails = fails + "[config]\ntopic = \"seen\"\nversion = \"1\"\n";
     let setup = Daemon::setup();
-    // Two guests that do as told, and one that fails on everything.
+    // Two guests that do as told, and one that fails on everything: it publishes what is not granted.
     let setup = setup.plugin("email", &guest("obedient"), &topics);
     let setup = setup.plugin("inventory", &guest("obedient"), &topics);
-    let mut bus = setup.plugin("analytics", &guest("versioned"), &topics.replace("[grants]", &(RETRY.to_owned() + "[grants]"))).start();
+    let mut bus = setup.plugin("analytics", &guest("versioned"), &fails).start();
     bus.publish_many("orders", (0..100).map(|_| (None, Order::Ack)));
     for (name, acked, dead) in [("email", 100, 0), ("inventory", 100, 0), ("analytics", 0, 100)] {
         let account = bus.settled(name);
@@ -78,9 +80,8 @@ fn subscriptions_do_not_know_of_each_other() {
 #[test]
 fn a_subscription_begins_where_its_manifest_says() {
     let mut bus = Daemon::setup().start();
-    let publish = |bus: &Client, topic: &str, count: usize| {
-        bus.publish_many(topic, (0..count).map(|_| (None, Order::Ack)))
-    };
+    let publish =
+        |bus: &Client, topic: &str, count: usize| bus.publish_many(topic, (0..count).map(|_| (None, Order::Ack)));
     publish(&bus, "a", 5);
     let at = publish(&bus, "b", 5)[2].clone();
     let offset = publish(&bus, "a", 5)[4].offset;
@@ -104,12 +105,14 @@ fn a_subscription_begins_where_its_manifest_says() {
         ("place", r#"["a", "b"]"#, &place),
         ("time", r#"[">"]"#, &time_text),
     ]);
-    let subscriptions = subscriptions.replace("name = \"default\"\ntopics = [\">\"]\nfrom = \"now\"", "name = \"default\"\ntopics = [\">\"]");
+    let subscriptions = subscriptions
+        .replace("name = \"default\"\ntopics = [\">\"]\nfrom = \"now\"", "name = \"default\"\ntopics = [\">\"]");
     bus.deploy("worker", &guest("obedient"), &subscriptions);
     // A topic that is born later is delivered from its first message.
     publish(&bus, "c", 2);
     // 5 a, 5 b (it begins with the third), 5 a (with the last one), 4 b, 4 a, 2 c.
-    for (name, expected) in [("now", 2), ("default", 2), ("beginning", 25), ("offset", 11), ("time", 10), ("place", 16)] {
+    for (name, expected) in [("now", 2), ("default", 2), ("beginning", 25), ("offset", 11), ("time", 10), ("place", 16)]
+    {
         let account = bus.settled(name);
         assert_eq!((account.matched, account.acked), (expected, expected), "{name}");
     }
