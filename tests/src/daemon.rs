@@ -1,5 +1,6 @@
 //! One bus: its folders, its process, and what is done to them.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::ops::Deref;
 use std::os::unix::fs::DirBuilderExt;
@@ -23,9 +24,9 @@ pub struct Setup {
     folder: TempDir,
     flags: Vec<OsString>,
     variables: Vec<(String, String)>,
-    /// The consumers that are in the plugin folder when the bus first starts.
-    stems: Vec<String>,
     disk: Option<Arc<SmallDisk>>,
+    data: Option<PathBuf>,
+    listen: String,
     /// A command that runs the binary, given as its arguments.
     wrapper: Vec<OsString>,
 }
@@ -33,7 +34,9 @@ pub struct Setup {
 impl Setup {
     fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("sandpost-").tempdir().expect("there is a temporary folder");
-        let setup = Self { folder, flags: vec![], variables: vec![], stems: vec![], disk: None, wrapper: vec![] };
+        let listen = "127.0.0.1:0".to_owned();
+        let (flags, variables, wrapper) = (vec![], vec![], vec![]);
+        let setup = Self { folder, flags, variables, disk: None, data: None, listen, wrapper };
         std::fs::DirBuilder::new().mode(0o755).create(setup.plugin_folder()).expect("the folder is new");
         setup
     }
@@ -45,7 +48,11 @@ impl Setup {
 
     /// The data folder, as the bus is told it.
     pub fn data_folder(&self) -> PathBuf {
-        self.disk.as_ref().map_or_else(|| self.folder().join("data"), |disk| disk.data_folder())
+        match (&self.data, &self.disk) {
+            (Some(folder), _) => folder.clone(),
+            (None, Some(disk)) => disk.data_folder(),
+            (None, None) => self.folder().join("data"),
+        }
     }
 
     pub fn plugin_folder(&self) -> PathBuf {
@@ -54,22 +61,37 @@ impl Setup {
 
     /// A consumer that is there from the beginning.
     #[must_use]
-    pub fn plugin(mut self, stem: &str, wasm: &[u8], manifest: &str) -> Self {
+    pub fn plugin(self, stem: &str, wasm: &[u8], manifest: &str) -> Self {
         put(&self.plugin_folder(), stem, "wasm", wasm);
         put(&self.plugin_folder(), stem, "toml", manifest.as_bytes());
-        self.stems.push(stem.to_owned());
         self
     }
 
+    /// A flag of `serve`, with its value where it takes one.
     #[must_use]
-    pub fn flag(mut self, name: &str, value: &str) -> Self {
-        self.flags.extend([name.into(), value.into()]);
+    pub fn flag<'a>(mut self, name: &str, value: impl Into<Option<&'a str>>) -> Self {
+        self.flags.push(name.into());
+        self.flags.extend(value.into().map(OsString::from));
         self
     }
 
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The data folder is this one, and not one of its own.
+    #[must_use]
+    pub fn data(mut self, folder: PathBuf) -> Self {
+        self.data = Some(folder);
+        self
+    }
+
+    /// It listens there, and not on any free port.
+    #[must_use]
+    pub fn listen(mut self, address: &str) -> Self {
+        address.clone_into(&mut self.listen);
         self
     }
 
@@ -110,9 +132,17 @@ impl Setup {
         }
     }
 
+    /// Runs a command of the binary, with no bus.
+    #[track_caller]
+    pub fn cli(&self, args: &[&str]) -> Exit {
+        let mut command = self.command();
+        command.args(args);
+        Process::start(command).ends(PATIENCE)
+    }
+
     fn serve(&self) -> Command {
         let mut command = self.command();
-        command.arg("serve").args(["--listen", "127.0.0.1:0"]);
+        command.arg("serve").args(["--listen", &self.listen]);
         command.arg("--data").arg(self.data_folder()).arg("--plugins").arg(self.plugin_folder()).args(&self.flags);
         command
     }
@@ -135,6 +165,17 @@ fn put(folder: &Path, stem: &str, extension: &str, bytes: &[u8]) {
     let hidden = folder.join(format!(".{stem}.{extension}.new"));
     std::fs::write(&hidden, bytes).expect("the plugin folder is the test's own");
     std::fs::rename(&hidden, folder.join(format!("{stem}.{extension}"))).expect("a rename in one folder");
+}
+
+/// The consumers that have files in a folder.
+fn stems(folder: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(folder).expect("the plugin folder is the test's own");
+    let names = entries.map(|entry| entry.expect("it can be listed").file_name().to_string_lossy().into_owned());
+    let stem = |name: String| {
+        let (stem, extension) = name.rsplit_once('.')?;
+        (!stem.is_empty() && matches!(extension, "wasm" | "toml")).then(|| stem.to_owned())
+    };
+    names.filter_map(stem).collect()
 }
 
 /// A bus. What is asked of it over HTTP are the methods of [`Client`].
@@ -195,6 +236,19 @@ impl Daemon {
         running.process.ends(PATIENCE);
     }
 
+    /// Changes what it is started with from now on.
+    pub fn change(&mut self, change: impl FnOnce(Setup) -> Setup) {
+        let placeholder = Setup::new();
+        self.setup = change(std::mem::replace(&mut self.setup, placeholder));
+    }
+
+    /// How it ends when it is started on the same folders and must not come to serve.
+    #[track_caller]
+    pub fn restart_refused(&self) -> Exit {
+        assert!(self.running.is_none(), "it runs already");
+        self.setup.refused()
+    }
+
     /// Tells it to end, which it has not done yet when this returns.
     #[track_caller]
     pub fn tell_to_end(&self) {
@@ -214,7 +268,7 @@ impl Daemon {
         self.running.take().expect("it runs").process.ends(PATIENCE)
     }
 
-    /// Starts it on the same folders, and waits until every consumer of the setup runs, or has a problem.
+    /// Starts it on the same folders, and waits until every consumer that has files runs, or has a problem.
     #[track_caller]
     pub fn restart(&mut self) {
         assert!(self.running.is_none(), "it runs already");
@@ -222,7 +276,7 @@ impl Daemon {
         let base = process.serves().unwrap_or_else(|exit| panic!("it does not start: {exit}"));
         let client = Client::new(base, process.output.clone());
         self.running = Some(Running { process, client });
-        let stems = self.setup.stems.clone();
+        let stems = stems(&self.plugin_folder());
         self.wait_until("the consumers run or were refused", |bus| {
             let plugins = bus.plugins();
             let decided = |stem: &String| {

@@ -5,15 +5,17 @@ use sandpost_tests::{Daemon, digest, guest, stamped};
 use serde_json::{Value, json};
 use versioned::Handled;
 
-/// Two attempts, quickly. `version` is what the guest `versioned` fails without.
-fn manifest(version: Option<&str>) -> String {
-    let version = version.map_or(String::new(), |version| format!("version = \"{version}\"\n"));
+/// Two attempts, quickly. The guest `versioned` fails where it is not granted to publish.
+fn manifest(grants: &str) -> String {
     format!(
         "[[subscription]]\ntopics = [\"orders\"]\n\
          [subscription.retry]\nmax_attempts = 2\nbackoff = {{ initial = \"10ms\", max = \"10ms\" }}\n\
-         [grants]\npublish = [\"seen\"]\n[config]\ntopic = \"seen\"\n{version}"
+         [grants]\npublish = [{grants}]\n[config]\ntopic = \"seen\"\nversion = \"1\"\n"
     )
 }
+
+const BROKEN: &str = "";
+const FIXED: &str = "\"seen\"";
 
 fn trap() -> Order {
     Order::Trap { text: "as told".into() }
@@ -22,7 +24,7 @@ fn trap() -> Order {
 #[test]
 fn a_dead_letter_keeps_all_the_evidence_also_over_a_crash() {
     let component = guest("obedient");
-    let mut bus = Daemon::with("worker", &component, &manifest(None));
+    let mut bus = Daemon::with("worker", &component, &manifest(BROKEN));
     let before = jiff::Timestamp::now().as_millisecond() as u64;
     let accepted = bus.publish("orders", "customer-7", trap());
     assert_eq!(bus.settled("worker").died("attempts-exhausted"), 1);
@@ -61,11 +63,11 @@ fn a_dead_letter_keeps_all_the_evidence_also_over_a_crash() {
 #[test]
 fn a_fixed_consumer_handles_what_is_redriven_in_the_order_of_its_keys() {
     let component = guest("versioned");
-    let mut bus = Daemon::with("worker", &component, &manifest(None));
+    let mut bus = Daemon::with("worker", &component, &manifest(BROKEN));
     let published = bus.publish_many("orders", (0..60).map(|n| (format!("key-{}", n % 4), json!({ "number": n }))));
     assert_eq!(bus.settled("worker").dead, 60);
     let letters = bus.dead_letters("worker");
-    assert!(letters[0].attempts.iter().all(|attempt| attempt.text.contains("version")), "{:#?}", letters[0]);
+    assert!(letters[0].attempts.iter().all(|attempt| attempt.text.contains("[grants]")), "{:#?}", letters[0]);
 
     // Not fixed yet: it fails again, and its evidence grows.
     let one = format!("worker:{}", published[3].offset);
@@ -77,7 +79,7 @@ fn a_fixed_consumer_handles_what_is_redriven_in_the_order_of_its_keys() {
     assert_eq!((letter.attempts_total, letter.attempts.len(), letter.redrives), (4, 4, 1));
 
     let fixed = stamped(&component, "fixed");
-    bus.deploy("worker", &fixed, &manifest(Some("fixed")));
+    bus.deploy("worker", &fixed, &manifest(FIXED));
     assert_eq!(bus.redrive(&json!({ "subscription": "worker" })), 60);
     let account = bus.settled("worker");
     assert_eq!((account.acked, account.dead, account.redriven, account.died("attempts-exhausted")), (60, 0, 61, 61));
@@ -91,7 +93,7 @@ fn a_fixed_consumer_handles_what_is_redriven_in_the_order_of_its_keys() {
             of_key.map(|event| serde_json::from_value::<Handled>(event.data.clone()).expect("it published it"));
         let ids: Vec<_> = handled
             .map(|handled| {
-                assert_eq!((handled.attempt, handled.version.as_str()), (1, "fixed"), "its attempts begin anew");
+                assert_eq!((handled.attempt, handled.version.as_str()), (1, "1"), "its attempts begin anew");
                 handled.id
             })
             .collect();
@@ -103,7 +105,7 @@ fn a_fixed_consumer_handles_what_is_redriven_in_the_order_of_its_keys() {
 #[test]
 fn what_is_redriven_goes_before_what_waits_of_its_key() {
     let component = guest("versioned");
-    let mut bus = Daemon::with("worker", &component, &manifest(None));
+    let mut bus = Daemon::with("worker", &component, &manifest(BROKEN));
     let dead = bus.publish_many("orders", (0..5).map(|_| ("key".to_owned(), json!({}))));
     assert_eq!(bus.settled("worker").dead, 5);
     // While nothing runs, more gathers, and the dead letters are redriven.
@@ -115,7 +117,7 @@ fn what_is_redriven_goes_before_what_waits_of_its_key() {
     bus.kill();
     bus.restart();
     assert_eq!(bus.subscription("worker").pending, 10);
-    bus.deploy("worker", &component, &manifest(Some("fixed")));
+    bus.deploy("worker", &component, &manifest(FIXED));
     assert_eq!(bus.settled("worker").acked, 10);
     let handled = bus.messages("seen").into_iter().map(|event| event.data["id"].clone());
     let expected = dead.iter().chain(&waiting).map(|accepted| Value::from(accepted.id.clone()));
@@ -124,7 +126,7 @@ fn what_is_redriven_goes_before_what_waits_of_its_key() {
 
 #[test]
 fn what_is_dropped_counts_as_skipped() {
-    let mut bus = Daemon::with("worker", &guest("obedient"), &manifest(None));
+    let mut bus = Daemon::with("worker", &guest("obedient"), &manifest(BROKEN));
     let accepted = bus.publish_many("orders", (0..3).map(|_| (None, trap())));
     assert_eq!(bus.settled("worker").dead, 3);
     let id = |index: usize| format!("worker:{}", accepted[index].offset);
@@ -145,8 +147,8 @@ fn what_is_dropped_counts_as_skipped() {
 
 #[test]
 fn lists_are_of_one_subscription_or_all_and_come_in_pages() {
-    let setup = Daemon::setup().plugin("one", &guest("obedient"), &manifest(None));
-    let mut bus = setup.plugin("other", &guest("obedient"), &manifest(None)).start();
+    let setup = Daemon::setup().plugin("one", &guest("obedient"), &manifest(BROKEN));
+    let mut bus = setup.plugin("other", &guest("obedient"), &manifest(BROKEN)).start();
     let accepted = bus.publish_many("orders", (0..25).map(|_| (None, Order::Reject { reason: "as told".into() })));
     for name in ["one", "other"] {
         assert_eq!(bus.settled(name).died("rejected"), 25);
@@ -186,7 +188,7 @@ fn lists_are_of_one_subscription_or_all_and_come_in_pages() {
 
 #[test]
 fn the_command_line_lists_shows_redrives_and_drops() {
-    let mut bus = Daemon::with("worker", &guest("obedient"), &manifest(None));
+    let mut bus = Daemon::with("worker", &guest("obedient"), &manifest(BROKEN));
     let traps = bus.publish_many("orders", (0..3).map(|_| ("customer-7".to_owned(), trap())));
     assert_eq!(bus.settled("worker").dead, 3);
     let id = |index: usize| format!("worker:{}", traps[index].offset);

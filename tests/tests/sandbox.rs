@@ -24,7 +24,7 @@ fn manifest(topic: &str, more: &str) -> String {
 /// A bus with a neighbour, who does as told and must never notice anything, and the consumers of a test.
 fn bus_with_neighbour(others: &[(&str, &str)]) -> Daemon {
     let obedient = guest("obedient");
-    let setup = Daemon::setup().flag("--workers", &WORKERS.to_string());
+    let setup = Daemon::setup().flag("--workers", WORKERS.to_string().as_str());
     let setup = setup.plugin("neighbour", &obedient, &manifest("neighbour", ""));
     others.iter().fold(setup, |setup, (stem, rules)| setup.plugin(stem, &obedient, rules)).start()
 }

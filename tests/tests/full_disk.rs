@@ -1,0 +1,131 @@
+//! A full disk: publishes stop before it is full, work goes on, nothing that was accepted is lost.
+
+use std::sync::Arc;
+
+use obedient::Order;
+use sandpost_tests::small_disk::SmallDisk;
+use sandpost_tests::{Daemon, Ledger, Setup, guest, skipped};
+
+const MIB: u64 = 1 << 20;
+const MANIFEST: &str = r#"
+[[subscription]]
+topics = ["orders", "held"]
+[subscription.retry]
+max_attempts = 100
+backoff = { initial = "10ms", max = "10ms" }
+[grants]
+publish = ["held"]
+"#;
+
+/// A disk, or `None` where none can be mounted.
+fn disk(test: &str) -> Option<Arc<SmallDisk>> {
+    SmallDisk::new(64 * MIB).map_err(|why| skipped(test, &why)).ok()
+}
+
+fn on(disk: &Arc<SmallDisk>) -> Setup {
+    let setup = Daemon::setup().on_disk(disk.clone()).flag("--min-free", "16MiB").flag("--reserve", "4MiB");
+    setup.plugin("worker", &guest("obedient"), MANIFEST)
+}
+
+/// An order that is soon obeyed and takes so much space: JSON may end in white space.
+fn large(bytes: usize) -> String {
+    Order::Ack.to_json() + &" ".repeat(bytes)
+}
+
+#[test]
+fn publishes_are_refused_in_time_and_go_on_when_there_is_room() {
+    let Some(disk) = disk("publishes_are_refused_in_time_and_go_on_when_there_is_room") else { return };
+    let mut bus = on(&disk).start();
+    let ledger = Ledger::new();
+    let fill = |bus: &Daemon| while ledger.publish(&bus.client(), "orders", None, large(100_000)) {};
+    fill(&bus);
+    let refused = ledger.refusals();
+    let problem = refused.last().expect("it is refused in the end").problem(507, "no-room");
+    assert!(problem.hint.contains("free space"), "{problem:#?}");
+    assert!(ledger.acknowledged() > 50, "{} fit on the disk", ledger.acknowledged());
+    bus.get("/readyz").expect(503);
+    bus.get("/livez").expect(200);
+
+    // What was accepted is settled all the same, and is there.
+    let account = bus.settled("worker");
+    assert_eq!(account.acked, ledger.acknowledged() as u64);
+    ledger.check(&bus.messages("orders"));
+    bus.kill();
+    bus.restart();
+    ledger.check(&bus.messages("orders"));
+    assert!(!ledger.publish(&bus.client(), "orders", None, Order::Ack.to_json()), "it is as full as before");
+}
+
+#[test]
+fn work_goes_on_while_something_else_fills_the_disk() {
+    let Some(disk) = disk("work_goes_on_while_something_else_fills_the_disk") else { return };
+    let mut bus = on(&disk).start();
+    let ledger = Ledger::new();
+    // Work for a while: each fails a few times before it succeeds, and publishes something then.
+    const EACH: u64 = 60;
+    let held = Order::Publish {
+        topic: "held".into(),
+        count: 1,
+        data: Order::Ack.to_json(),
+        key: None,
+        id: None,
+        deliver_after_ms: None,
+        expires_after_ms: None,
+        attributes: [].into(),
+        then: None,
+    };
+    for number in 0..EACH {
+        let order = Order::RetryUntil { attempt: 20, after_ms: Some(50), then: Some(Box::new(held.clone())) };
+        assert!(ledger.publish(&bus.client(), "orders", Some(&format!("key-{}", number % 20)), order.to_json()));
+    }
+    disk.fill();
+    bus.wait_until("publishes are refused", |bus| !ledger.publish(bus, "orders", None, Order::Ack.to_json()));
+    for refusal in ledger.refusals() {
+        refusal.problem(507, "no-room");
+    }
+    bus.get("/readyz").expect(503);
+    disk.free();
+    bus.wait_until("publishes are accepted again", |bus| {
+        bus.try_request("GET", "/readyz", &[], b"").is_ok_and(|answer| answer.status == 200)
+    });
+    bus.wait_until("one is accepted", |bus| ledger.publish(bus, "orders", None, Order::Ack.to_json()));
+    let account = bus.settled("worker");
+    assert_eq!(account.acked, ledger.acknowledged() as u64 + EACH);
+    assert_eq!(bus.messages("held").len() as u64, EACH, "each effect happened once");
+    ledger.check(&bus.messages("orders"));
+    bus.kill();
+    bus.restart();
+    ledger.check(&bus.messages("orders"));
+    assert_eq!(bus.settled("worker").acked, ledger.acknowledged() as u64 + EACH);
+}
+
+#[test]
+fn settlements_live_on_the_reserve() {
+    let Some(disk) = disk("settlements_live_on_the_reserve") else { return };
+    let mut bus = on(&disk).start();
+    let ledger = Ledger::new();
+    // They wait for the disk to be full: nothing runs before the consumer is back.
+    for _ in 0..200 {
+        assert!(ledger.publish(&bus.client(), "held", None, large(1_000)));
+    }
+    assert_eq!(bus.settled("worker").acked, 200);
+    bus.take_away("worker");
+    bus.wait_until("it is orphaned", |bus| bus.subscription("worker").status == "orphaned");
+    for _ in 0..200 {
+        assert!(ledger.publish(&bus.client(), "held", None, large(1_000)));
+    }
+    disk.fill();
+    bus.wait_until("publishes are refused", |bus| !ledger.publish(bus, "held", None, Order::Ack.to_json()));
+    bus.put("worker", &guest("obedient"), MANIFEST);
+    bus.wait_until("all that was accepted is settled", |bus| {
+        // The bus may start anew on its reserve, and answers nothing meanwhile.
+        bus.try_request("GET", "/subscriptions/worker", &[], b"")
+            .is_ok_and(|answer| answer.status == 200 && bus.subscription("worker").acked == 400)
+    });
+    bus.kill();
+    disk.free();
+    bus.restart();
+    assert_eq!(bus.settled("worker").acked, 400);
+    ledger.check(&bus.messages("held"));
+    bus.wait_until("one is accepted", |bus| ledger.publish(bus, "held", None, Order::Ack.to_json()));
+}
