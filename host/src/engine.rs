@@ -76,15 +76,17 @@ impl Engine {
         let loaded = log.load()?;
         let (reader, reader_thread) = Reader::start(log.clone())?;
         let workers = Workers::start(options.workers, runtime)?;
+        let synced = watch::Sender::new(log.end());
         let shared = Arc::new(Surroundings {
             log: log.clone(),
             clock: clock.clone(),
             reader,
             workers: options.workers,
             message_data_max: options.message_data_max,
+            synced: synced.subscribe(),
         });
         let engine = Arc::new(Self {
-            synced: watch::Sender::new(log.end()),
+            synced,
             log: log.clone(),
             clock,
             shared,

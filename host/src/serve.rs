@@ -23,6 +23,8 @@ use crate::sandbox::{Sandbox, SandboxError, SandboxOptions};
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the first look at the plugin folder is waited for. Large components take seconds to compile.
 const FIRST_LOOK_PATIENCE: Duration = Duration::from_secs(60);
+/// How often a log is tried again whose disk is full to the last byte.
+const ROOM_RETRY: Duration = Duration::from_secs(1);
 /// How long a failed engine may take to let go of its log.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -212,7 +214,23 @@ impl<'a> Life<'a> {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        let log = Arc::new(RedbLog::open(&self.settings.log)?);
+        let log = loop {
+            match RedbLog::open(&self.settings.log) {
+                Ok(log) => break Arc::new(log),
+                // Not even the reserve sufficed: somebody has to make room.
+                Err(OpenError::Failed(failure @ LogFailure::Full { .. })) => {
+                    error!(%failure, "the log cannot be opened again yet");
+                    let mut told_to_stop = self.told_to_stop.clone();
+                    let stop = self.runtime.block_on(async {
+                        tokio::time::timeout(ROOM_RETRY, told_to_stop.wait_for(|told| *told)).await.is_ok()
+                    });
+                    if stop {
+                        return Err(ServeError::Log(failure));
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
         let (engine, _recorded) = start_engine(self.runtime, &self.settings, log.clone())?;
         self.bus.serve_on(engine.clone())?;
         self.serving = Some(Serving { engine, log });

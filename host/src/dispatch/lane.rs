@@ -1,6 +1,7 @@
 //! Lanes: the messages of one key, in order and one at a time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -96,11 +97,29 @@ impl Lane {
     }
 }
 
+/// A key is a hash already, so the map takes it as it is: lanes are looked up several times per message.
+#[derive(Default)]
+struct Prehashed(u64);
+
+impl Hasher for Prehashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a key hash is one number");
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
 /// All lanes of a dispatcher. A lane exists while something of its key is pending in memory or in rows.
 pub(super) struct Lanes {
     row_offsets_max: usize,
     rows_read_max: usize,
-    lanes: HashMap<KeyHash, Lane>,
+    lanes: HashMap<KeyHash, Lane, BuildHasherDefault<Prehashed>>,
     /// Lanes whose tail row grew in this step.
     dirty: HashSet<KeyHash>,
     /// Lanes that want their first row read, in turn.
@@ -116,7 +135,7 @@ impl Lanes {
         Self {
             row_offsets_max,
             rows_read_max,
-            lanes: HashMap::new(),
+            lanes: HashMap::default(),
             dirty: HashSet::new(),
             want_rows: VecDeque::new(),
             reading: BTreeSet::new(),

@@ -4,6 +4,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::limits::KIB;
 use crate::log::{HeldAt, Log, ReadBounds, ReadError, RetryRow, Selection};
 use crate::message::{Offset, SharedMessage};
 
@@ -12,6 +13,9 @@ use super::subscription::Subscription;
 
 /// Messages of a held row that are read at a time.
 const ROW_MESSAGES_MAX: usize = 64;
+/// No more are read once they have this many bytes: many rows may be read at once.
+const ROW_BYTES_MAX: usize = 256 * KIB;
+const ROW_CHUNK: usize = 8;
 /// How long to wait before what could not be read is read again.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
@@ -122,8 +126,17 @@ fn retries(
 
 fn row(log: &dyn Log, at: HeldAt) -> Result<Option<Event<'static>>, ReadError> {
     let Some(row) = log.held(at)? else { return Ok(None) };
-    let waiting = row.offsets.iter().skip(row.front as usize).take(ROW_MESSAGES_MAX).copied();
-    let messages = log.read_offsets(&waiting.collect::<Vec<_>>())?;
+    let front = (row.front as usize).min(row.offsets.len());
+    let waiting = row.offsets[front..].chunks(ROW_CHUNK).take(ROW_MESSAGES_MAX / ROW_CHUNK);
+    let (mut messages, mut bytes) = (Vec::new(), 0);
+    for offsets in waiting {
+        if bytes > ROW_BYTES_MAX {
+            break;
+        }
+        let read = log.read_offsets(offsets)?;
+        bytes += read.iter().map(|message| message.bytes()).sum::<usize>();
+        messages.extend(read);
+    }
     Ok(Some(Event::RowLoaded { at, row, messages }))
 }
 

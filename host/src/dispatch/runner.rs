@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use crate::limits::{HOPS_MAX, RERUNS_MAX, RUN_MESSAGES_MAX, RUN_TARGET};
+use crate::limits::{HOPS_MAX, RUN_MESSAGES_MAX, RUN_TARGET};
 use crate::log::{CommitError, StateRead, StateWrite, Txn};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, OutcomeKind};
 use crate::policy::{Isolation, Policy};
 use crate::sandbox::{CallError, Called, Effects, Instance, Offer, Program};
 
@@ -40,6 +40,14 @@ pub(super) async fn run(subscription: Arc<Subscription>) {
     }
 }
 
+/// What became of a call that was to be settled.
+enum Settled {
+    /// It was recorded, or has to run again, or nothing is recorded any more.
+    Recorded,
+    /// Too much waits for the disk: it runs again after a sync.
+    Busy,
+}
+
 struct Runner {
     subscription: Arc<Subscription>,
     instance: Option<Instance>,
@@ -63,7 +71,15 @@ impl Runner {
                 items.push_front(item);
                 break;
             };
-            self.run_item(item, &program, policy, &mut items).await;
+            if let Settled::Busy = self.run_item(item, &program, policy, &mut items).await {
+                // Effects may gather no faster than the disk takes them. What is left waits with them.
+                self.flush(items.drain(..).collect());
+                let mut synced = self.subscription.shared.synced.clone();
+                synced.mark_unchanged();
+                let _awaiting = Awaiting::begin(&self.subscription);
+                // An error means that the engine is gone; then nothing is taken any more.
+                let _ = synced.changed().await;
+            }
             if self.done.len() >= RUN_MESSAGES_MAX || self.flushed.elapsed() > RUN_TARGET {
                 self.flush(Vec::new());
             }
@@ -72,7 +88,14 @@ impl Runner {
         self.call = (self.call * 3 + began.elapsed() / count.max(1)) / 4;
     }
 
-    async fn run_item(&mut self, item: Item, program: &Arc<Program>, policy: &Policy, rest: &mut VecDeque<Item>) {
+    async fn run_item(
+        &mut self,
+        item: Item,
+        program: &Arc<Program>,
+        policy: &Policy,
+        rest: &mut VecDeque<Item>,
+    ) -> Settled {
+        let mut settled = Settled::Recorded;
         let began_ms = self.subscription.now_ms();
         let offer = self.offer(&item, policy, began_ms);
         let mut called = self.call(&item, program, policy, &offer, rest).await;
@@ -105,7 +128,7 @@ impl Runner {
                     self.done.push(finished);
                 } else {
                     finished.forced = forced_reason(HOPS_MAX, &effects.publishes);
-                    self.settle(program.consumer(), finished, effects, reads, rest);
+                    settled = self.settle(program.consumer(), finished, effects, reads, rest);
                 }
                 state.unpin();
                 self.state = Some(state);
@@ -124,6 +147,7 @@ impl Runner {
         if policy.isolation == Isolation::Fresh {
             self.instance = None;
         }
+        settled
     }
 
     /// One call. If it has to wait, all else of the run is settled or given back first.
@@ -208,10 +232,7 @@ impl Runner {
         effects: Effects,
         reads: Vec<StateRead>,
         rest: &mut VecDeque<Item>,
-    ) {
-        if finished.item.reruns >= RERUNS_MAX && finished.outcome == Outcome::Acked && !reads.is_empty() {
-            tracing::debug!(subscription = %self.subscription.name, "a message was run again {RERUNS_MAX} times");
-        }
+    ) -> Settled {
         let acked = finished.outcome == Outcome::Acked && finished.forced.is_none();
         // What failed holds back its key, so the rest of that key did not run.
         let lane = finished.item.lane;
@@ -224,6 +245,7 @@ impl Runner {
             *rest = keep;
         }
         self.flush(returned);
+        let mut settled = Settled::Recorded;
         let now_ms = self.subscription.now_ms();
         let mut txn = Txn { now_ms, reads, ..Txn::default() };
         if acked {
@@ -238,11 +260,19 @@ impl Runner {
             let [finished] = finished;
             match session.commit(txn) {
                 Ok(()) => session.step(Event::Settled(vec![finished])),
-                Err(CommitError::Conflict { .. }) => session.step(Event::Conflicted(finished.item)),
+                Err(CommitError::Conflict { .. }) => {
+                    session.dispatcher().count_outcome(OutcomeKind::Conflict);
+                    session.step(Event::Conflicted(finished.item));
+                }
+                Err(CommitError::Busy { .. }) => {
+                    settled = Settled::Busy;
+                    session.step(Event::Returned(vec![finished.item]));
+                }
                 // The log stopped or the subscription is gone: nothing more follows from this call.
                 Err(_) => {}
             }
         });
+        settled
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use async_task::Task;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
 use crate::limits::{INSTANCE_IDLE_MAX, RUN_MESSAGES_MAX, RUN_TARGET};
@@ -27,6 +27,8 @@ pub struct Surroundings {
     pub workers: usize,
     /// Limit of one staged message's data, in bytes.
     pub message_data_max: usize,
+    /// Follows the log's synced end: effects that find too much unsynced wait for it.
+    pub synced: watch::Receiver<Offset>,
 }
 
 /// A subscription that runs.
@@ -273,13 +275,14 @@ impl Subscription {
             if let Some(instance) = instance.take() {
                 inner.idle.push((instance, Instant::now()));
             }
+            self.follow_up(&mut inner);
             return None;
         }
         if instance.is_none() {
             *instance = inner.idle.pop().map(|(instance, _)| instance);
         }
         let policy = inner.dispatcher.policy().clone();
-        self.grow(&mut inner);
+        self.follow_up(&mut inner);
         Some((items, policy))
     }
 
@@ -400,11 +403,11 @@ impl Session<'_> {
         &mut self.inner.dispatcher
     }
 
-    /// Sequences a transaction. A refusal other than a conflict ends the subscription's deliveries.
+    /// Sequences a transaction. A refusal that no second try mends ends the subscription's deliveries.
     pub(super) fn commit(&mut self, txn: Txn) -> Result<(), CommitError> {
         match self.subscription.commit(self.inner, txn) {
             Ok(()) => Ok(()),
-            Err(error @ CommitError::Conflict { .. }) => Err(error),
+            Err(error @ (CommitError::Conflict { .. } | CommitError::Busy { .. })) => Err(error),
             Err(error) => {
                 self.subscription.refused(&error);
                 Err(error)
