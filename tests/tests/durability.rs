@@ -24,7 +24,7 @@ const COUNTERS: u64 = 4;
 /// The n-th order of a thread: a bit of everything, so that a crash finds every kind of work half done.
 fn order(thread: u64, number: u64) -> (Option<String>, Order) {
     let key = Some(format!("key-{}", (thread + number) % 7));
-    let counter = format!("counter-{}", number % COUNTERS);
+    let counter = format!("counter-{}", number / 8 % COUNTERS);
     let later = |then| Order::RetryUntil { attempt: 2, after_ms: Some(1), then: Some(Box::new(then)) };
     match number % 8 {
         0 | 1 => (None, Order::Ack),
@@ -156,6 +156,34 @@ fn attempts_survive_a_crash_with_their_evidence() {
     assert_eq!(letter.attempts.len(), 5, "{letter:#?}");
     assert!(letter.attempts.iter().all(|attempt| attempt.charged && attempt.text == "still not"), "{letter:#?}");
     assert!(letter.attempts.is_sorted_by_key(|attempt| attempt.at_ms), "{letter:#?}");
+}
+
+#[test]
+fn what_is_shown_is_durable() {
+    let component = guest("obedient");
+    let mut bus = Daemon::with("worker", &component, MANIFEST);
+    for round in 1..=5 {
+        let reject = Order::Reject { reason: "as told".into() };
+        bus.publish_many(
+            "orders",
+            (0..50).map(|number| (None, if number % 5 == 0 { reject.clone() } else { Order::Ack })),
+        );
+        let mut shown = (0, 0);
+        bus.wait_until("some of them are settled", |bus| {
+            let account = bus.subscription("worker");
+            shown = (account.acked, account.dead);
+            account.acked + account.dead > 50 * round - 25
+        });
+        bus.kill();
+        // Nothing runs after the restart, so that only what was durable is seen.
+        bus.take_away("worker");
+        bus.restart();
+        let account = bus.subscription("worker");
+        let durable = (account.acked, account.dead);
+        assert!(durable.0 >= shown.0 && durable.1 >= shown.1, "{shown:?} was shown, and {durable:?} was durable");
+        bus.deploy("worker", &component, MANIFEST);
+        bus.settled("worker");
+    }
 }
 
 #[test]

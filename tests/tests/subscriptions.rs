@@ -1,6 +1,7 @@
 //! Subscriptions: what they take, from where, in which order, and what becomes of them.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use obedient::Order;
 use sandpost_tests::{Client, Daemon, guest};
@@ -56,6 +57,24 @@ fn filters_choose_by_token() {
     let mut found = placed.subscriptions;
     found.sort();
     assert_eq!(found, takers);
+}
+
+#[test]
+fn what_is_acknowledged_is_in_the_account_at_once() {
+    let bus = Daemon::with("worker", &guest("obedient"), &manifest(r#"["orders"]"#));
+    let acknowledged = AtomicU64::new(0);
+    std::thread::scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(|| {
+                for _ in 0..150 {
+                    bus.publish("orders", None, Order::Ack);
+                    let published = acknowledged.fetch_add(1, Ordering::SeqCst) + 1;
+                    let matched = bus.subscription("worker").matched;
+                    assert!(matched >= published, "{published} are acknowledged, and {matched} are in the account");
+                }
+            });
+        }
+    });
 }
 
 #[test]
