@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use obedient::Order;
 use sandpost_tests::small_disk::SmallDisk;
-use sandpost_tests::{Client, Daemon, Ledger, Setup, Subscription, guest, skipped};
+use sandpost_tests::{Client, Daemon, Ledger, Setup, Subscription, guest, publishing, skipped};
 
 const MIB: u64 = 1 << 20;
 const MANIFEST: &str = r#"
@@ -69,17 +69,7 @@ fn work_goes_on_while_something_else_fills_the_disk() {
     let ledger = Ledger::new();
     // Work for a while: each fails a few times before it succeeds, and publishes something then.
     const EACH: u64 = 60;
-    let held = Order::Publish {
-        topic: "held".into(),
-        count: 1,
-        data: Order::Ack.to_json(),
-        key: None,
-        id: None,
-        deliver_after_ms: None,
-        expires_after_ms: None,
-        attributes: [].into(),
-        then: None,
-    };
+    let held = publishing("held", &Order::Ack.to_json(), 1);
     for number in 0..EACH {
         let order = Order::RetryUntil { attempt: 20, after_ms: Some(50), then: Some(Box::new(held.clone())) };
         assert!(ledger.publish(&bus.client(), "orders", Some(&format!("key-{}", number % 20)), order.to_json()));

@@ -60,7 +60,8 @@ fn dozens_of_swaps_under_load_lose_repeat_and_charge_nothing() {
     let publishers = Publishers::start(&bus.client(), &ledger, "orders", 3, make);
     let mut last_seen = 0;
     for swap in 1..=SWAPS {
-        let (wasm, toml) = (stamped(&component, &swap.to_string()), manifest(&swap.to_string()));
+        let version = swap.to_string();
+        let (wasm, toml) = (stamped(&component, &version), manifest(&version));
         // Every way there is to bring in a version.
         match swap % 4 {
             0 => bus.put("worker", &wasm, &toml),
@@ -87,7 +88,7 @@ fn dozens_of_swaps_under_load_lose_repeat_and_charge_nothing() {
             let page: Vec<sandpost_tests::Event> =
                 bus.get(&format!("/topics/seen/messages?from={from}&limit=1000")).json();
             last_seen = page.last().map_or(last_seen, |event| event.sequence);
-            page.iter().any(|event| event.data["version"] == swap.to_string())
+            page.iter().any(|event| event.data["version"] == *version)
         });
     }
     publishers.stop();

@@ -1,10 +1,9 @@
 //! What a guest cannot do: reach anything that is not granted, or hurt the host or its neighbours.
 
-use std::collections::BTreeMap;
 use std::net::TcpListener;
 
 use obedient::Order;
-use sandpost_tests::{Client, Daemon, guest};
+use sandpost_tests::{Client, Daemon, guest, publishing};
 use serde_json::{Value, json};
 
 /// Threads that run guests.
@@ -44,17 +43,7 @@ fn then(order: Order) -> Option<Box<Order>> {
 }
 
 fn flood(topic: &str, count: u32, bytes: usize) -> Order {
-    Order::Publish {
-        topic: topic.into(),
-        count,
-        data: "x".repeat(bytes),
-        key: None,
-        id: None,
-        deliver_after_ms: None,
-        expires_after_ms: None,
-        attributes: BTreeMap::new(),
-        then: None,
-    }
+    publishing(topic, &"x".repeat(bytes), count)
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use obedient::Order;
-use sandpost_tests::{Client, Daemon, guest};
+use sandpost_tests::{Client, Daemon, guest, publishing};
 use serde_json::json;
 
 const RETRY: &str = "\n[subscription.retry]\nmax_attempts = 2\nbackoff = { initial = \"10ms\", max = \"10ms\" }\n";
@@ -225,19 +225,9 @@ fn topics_that_are_added_count_from_the_reload_and_removed_ones_are_skipped() {
     assert_eq!((account.acked, account.skipped, account.matched), (50, 10, 60));
 }
 
-/// Publishes `KEY:NUMBER` to the topic `seen`.
+/// Publishes `[KEY, NUMBER]` to the topic `seen`.
 fn seen(key: &str, number: usize) -> Order {
-    Order::Publish {
-        topic: "seen".into(),
-        count: 1,
-        data: json!([key, number]).to_string(),
-        key: Some(key.into()),
-        id: None,
-        deliver_after_ms: None,
-        expires_after_ms: None,
-        attributes: BTreeMap::new(),
-        then: None,
-    }
+    publishing("seen", &json!([key, number]).to_string(), 1)
 }
 
 /// The numbers that were seen, in order, by key.
