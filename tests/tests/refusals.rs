@@ -124,6 +124,25 @@ fn a_file_that_is_no_log() {
     assert_eq!(std::fs::read(&log).expect("it is there"), foreign, "it is left alone");
 }
 
+#[test]
+fn a_log_that_was_damaged_before_it_could_be_closed() {
+    let mut bus = Daemon::setup().start();
+    bus.publish("texts", None, "\"marked for damage\"");
+    bus.kill();
+    let log = bus.data_folder().join("log.redb");
+    let mut bytes = std::fs::read(&log).expect("it is the test's own");
+    let mark = b"marked for damage";
+    let at: Vec<_> = (0..bytes.len() - mark.len()).filter(|at| bytes[*at..].starts_with(mark)).collect();
+    assert!(!at.is_empty(), "data is stored as it is");
+    at.iter().for_each(|at| bytes[*at] ^= 1);
+    std::fs::write(&log, bytes).expect("it is the test's own");
+    // It is checked as a whole, for it was not closed.
+    let exit = bus.restart_refused();
+    assert_eq!(exit.code, Some(1), "{exit}");
+    assert!(exit.stderr.contains(text(&log)) && exit.stderr.contains("damaged"), "{exit}");
+    assert!(!exit.stderr.contains("not a Sandpost log"), "{exit}");
+}
+
 /// Writes another format version into a log, as another version of the bus would have.
 fn set_format(log: &Path, version: u32) {
     const META: redb::TableDefinition<&[u8], &[u8]> = redb::TableDefinition::new("meta");
