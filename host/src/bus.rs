@@ -1,7 +1,6 @@
 //! The bus as its edges see it: what HTTP, the command line and deployments may ask of it.
 
 mod activation;
-pub mod engine;
 mod operate;
 mod views;
 
@@ -9,49 +8,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use arc_swap::ArcSwapOption;
-use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::deploy::ActivateError;
+use crate::engine::Engine;
 use crate::limits::{FETCH_MESSAGES_MAX, MIB, WINDOW_BYTES_MAX};
 use crate::log::{Change, ReadBounds, ReadError, Selection, Txn};
-use crate::message::{Event, Millis, Offset, Sequence, SharedMessage};
-use crate::publish;
+use crate::message::{Event, Offset, Sequence, SharedMessage};
+use crate::publish::{self, Accepted, PublishError};
 use crate::topic::TopicFilter;
+use crate::view::{DeadLetterView, PluginView, Readiness, SubscriptionView, TopicView};
 use activation::Running;
-use engine::Engine;
-
-/// An event was accepted, and is synced.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Accepted {
-    pub topic: String,
-    pub sequence: Sequence,
-    pub offset: Offset,
-    pub id: String,
-    pub source: String,
-}
-
-/// Why a publish was refused. Nothing of it was stored.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PublishError {
-    #[error("the data of the message for `{topic}` has {bytes} bytes; at most {bytes_max} are accepted")]
-    TooLarge { topic: String, bytes: usize, bytes_max: usize },
-    #[error("the attributes of the message for `{topic}` have {bytes} bytes; at most {bytes_max} are accepted")]
-    AttributesTooLarge { topic: String, bytes: usize, bytes_max: usize },
-    #[error("a batch holds {messages} messages; at most {messages_max} are accepted")]
-    TooManyMessages { messages: usize, messages_max: usize },
-    #[error("the batch has {bytes} bytes; at most {bytes_max} are accepted")]
-    BatchTooLarge { bytes: usize, bytes_max: usize },
-    /// The disk is nearly full.
-    #[error("{free_bytes} bytes are free on the data folder's disk; below {min_bytes} no message is accepted")]
-    NoRoom { free_bytes: u64, min_bytes: u64 },
-    /// More is waiting for the disk than may; try again shortly.
-    #[error("{unsynced_bytes} bytes wait to be synced")]
-    Busy { unsynced_bytes: usize },
-    /// The bus is shutting down, or its log failed: the message was not accepted.
-    #[error("the bus is stopping, and accepts no message")]
-    Stopping,
-}
 
 /// Why a question or command was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,143 +37,12 @@ pub enum BusError {
     Stopping,
 }
 
-/// A subscription as people see it.
-#[derive(Clone, Debug, Serialize)]
-pub struct SubscriptionView {
-    pub name: String,
-    pub consumer: String,
-    pub topics: Vec<String>,
-    /// `active`, or `orphaned` where its consumer's files are gone.
-    pub status: SubscriptionStatus,
-    pub created_ms: Millis,
-    /// The digest of the component it runs, if any.
-    pub digest: Option<String>,
-    pub order: &'static str,
-    pub concurrency: u32,
-    pub max_attempts: u32,
-    pub matched: u64,
-    pub pending: u64,
-    pub dead: u64,
-    pub acked: u64,
-    pub expired: u64,
-    pub skipped: u64,
-    pub reopened: u64,
-    pub redriven: u64,
-    /// Dead letters ever made, by reason.
-    pub died: Vec<(&'static str, u64)>,
-    /// Age in seconds of the oldest pending message; 0 where none is pending.
-    pub oldest_pending_seconds: f64,
-    /// Why every pending message waits. The counts add up to `pending`.
-    pub waiting: Waiting,
-    /// The offset below which everything is passed.
-    pub floor: Offset,
-    /// Calls by outcome since the bus started.
-    pub outcomes: Vec<(&'static str, u64)>,
-    pub instances: u32,
-    /// Why its messages could not be read from the log, if so.
-    pub problem: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SubscriptionStatus {
-    Active,
-    Orphaned,
-}
-
-/// The named reasons to wait, in messages.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Waiting {
-    /// A call is running.
-    pub running: u64,
-    /// It could run now and waits for a worker or a slot.
-    pub runnable: u64,
-    /// It waits for its retry to become due.
-    pub due_later: u64,
-    /// When the next retry is due.
-    pub next_due_ms: Option<Millis>,
-    /// It waits behind another message of its key.
-    pub behind_key: u64,
-    /// It is in the log, past what the dispatcher holds in memory.
-    pub behind_window: u64,
-    /// Its consumer's files are gone.
-    pub orphaned: u64,
-}
-
-/// A topic as people see it.
-#[derive(Clone, Debug, Serialize)]
-pub struct TopicView {
-    pub name: String,
-    pub messages: u64,
-    pub last_sequence: Sequence,
-    pub last_offset: Offset,
-    pub bytes: u64,
-    pub created_ms: Millis,
-    /// Names of the subscriptions that take it.
-    pub subscriptions: Vec<String>,
-}
-
-/// A dead letter as people see it. Its id is `SUBSCRIPTION:OFFSET`.
-#[derive(Clone, Debug, Serialize)]
-pub struct DeadLetterView {
-    pub id: String,
-    pub subscription: String,
-    pub reason: &'static str,
-    pub died_ms: Millis,
-    pub topic: String,
-    pub sequence: Sequence,
-    pub offset: Offset,
-    pub accepted_ms: Millis,
-    pub key: Option<String>,
-    pub message_id: String,
-    pub source: String,
-    pub redrives: u32,
-    /// Attempts made since the first delivery, uncharged and omitted ones included.
-    pub attempts_total: u64,
-    pub attempts: Vec<AttemptView>,
-    /// Where the message itself is asked for; absent in lists.
-    #[serde(skip)]
-    pub message: Option<SharedMessage>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct AttemptView {
-    pub at_ms: Millis,
-    pub duration_us: u64,
-    pub outcome: &'static str,
-    pub text: String,
-    pub digest: String,
-    pub charged: bool,
-}
-
 /// Which dead letters a command means. All given parts must hold.
 #[derive(Clone, Debug, Default)]
 pub struct DeadLetterFilter {
     pub subscription: Option<String>,
     /// Ids as `SUBSCRIPTION:OFFSET`.
     pub ids: Vec<String>,
-}
-
-/// A consumer as people see it.
-#[derive(Clone, Debug, Serialize)]
-pub struct PluginView {
-    pub name: String,
-    /// `running`, `failed` (nothing runs), or `orphaned` (its files are gone).
-    pub status: &'static str,
-    /// What runs.
-    pub digest: Option<String>,
-    pub deployed_ms: Option<Millis>,
-    pub subscriptions: Vec<String>,
-    pub publish: Vec<String>,
-    /// Why the files in the plugin folder are not what runs, if they are not.
-    pub problem: Option<String>,
-}
-
-/// Whether the bus can serve.
-#[derive(Clone, Debug, Serialize)]
-pub struct Readiness {
-    pub ready: bool,
-    pub reason: Option<String>,
 }
 
 /// The events of one publish, accepted or refused as one.

@@ -22,9 +22,10 @@ use output::Output;
 
 /// An event bus whose consumers are sandboxed WebAssembly components.
 ///
-/// A producer publishes an event to a topic, such as `order.placed`. The bus stores it durably and
-/// delivers it to every subscribed consumer: a `.wasm` file in the plugin folder with a `.toml` beside it.
-/// What fails is tried again; what fails for good is kept as a dead letter, with the evidence.
+/// A producer publishes an event to a topic, such as `order.placed`. The bus stores it durably,
+/// and delivers it to every subscribed consumer: a `.wasm` file in the plugin folder with a
+/// `.toml` beside it. What fails is tried again; what fails for good is kept as a dead letter,
+/// with the evidence.
 ///
 /// A first session:
 ///   sandpost serve &

@@ -32,12 +32,12 @@ pub use inbox::FolderError;
 pub use store::StoreError;
 use worker::{Event, Worker};
 
-use crate::bus::PluginView;
 use crate::limits;
 use crate::log::PluginRecord;
 use crate::message::Millis;
 use crate::policy::Manifest;
 use crate::sandbox::{Program, Sandbox};
+use crate::view::PluginView;
 
 /// What deployments need of the bus. Called from the deployment thread alone.
 pub trait Host<P>: Send + Sync + 'static {

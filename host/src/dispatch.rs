@@ -22,6 +22,7 @@ mod lane;
 mod model;
 pub mod reader;
 mod reload;
+mod retries;
 pub mod router;
 pub mod runner;
 mod settling;
@@ -30,7 +31,7 @@ pub mod subscription;
 mod window;
 pub mod workers;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use explain::Explanation;
@@ -45,11 +46,15 @@ use crate::message::{Message, Millis, Offset, SharedMessage};
 use crate::outcome::OutcomeKind;
 use crate::policy::{Order, Policy};
 use lane::Lanes;
+use retries::Retries;
 use window::Window;
 
 /// How long the window may have no room and nothing to run before waiting messages make room. Short enough
 /// that no key starves the others, long enough that a burst of one fast key writes no rows.
 const STARVED_MS_MAX: Millis = 100;
+
+/// Lanes whose held rows are read at a time. What is read of one row is bounded by who reads it.
+const ROWS_READ_MAX: usize = 64;
 
 /// What a dispatcher keeps in memory at most. The model narrows it to reach the corners with few messages.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +63,7 @@ struct Bounds {
     window_bytes_max: usize,
     fetch_messages_max: usize,
     held_row_offsets_max: usize,
+    rows_read_max: usize,
     starved_ms_max: Millis,
 }
 
@@ -68,6 +74,7 @@ impl Default for Bounds {
             window_bytes_max: WINDOW_BYTES_MAX,
             fetch_messages_max: FETCH_MESSAGES_MAX,
             held_row_offsets_max: HELD_ROW_OFFSETS_MAX,
+            rows_read_max: ROWS_READ_MAX,
             starved_ms_max: STARVED_MS_MAX,
         }
     }
@@ -109,30 +116,10 @@ pub enum Action {
     Commit(Settlement),
     /// Read messages from the log, from this offset on.
     Fetch { from: Offset, messages_max: usize, bytes_max: usize },
-    /// Read these retry rows and their messages.
+    /// Read these retry rows and their messages; an answer may leave out the later ones, to bound its bytes.
     LoadRetries(Vec<Offset>),
-    /// Read this row from its front on, and some of its messages.
+    /// Read this row, and at least one of its messages from its front on.
     LoadRow(HeldAt),
-}
-
-/// A message in retry, as memory knows it; its history stays in the log.
-#[derive(Debug)]
-struct Retry {
-    due_ms: Millis,
-    accepted_ms: Millis,
-    lane: Option<KeyHash>,
-    phase: RetryPhase,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RetryPhase {
-    /// Waits for its time.
-    Due,
-    /// Its row and message are being read.
-    Loading,
-    /// It waits for a worker, in its lane or among the ready ones.
-    Loaded,
-    Running,
 }
 
 /// Something that can run now.
@@ -174,9 +161,7 @@ pub struct Dispatcher {
     window: Window,
     lanes: Lanes,
     ready: VecDeque<Ready>,
-    /// Every message in retry.
-    retries: BTreeMap<Offset, Retry>,
-    due: BTreeSet<(Millis, Offset)>,
+    retries: Retries,
     /// Messages in held rows, loaded and running ones included.
     held: u64,
     running: Running,
@@ -240,18 +225,15 @@ impl Dispatcher {
             fetch_is_stale: false,
             starved_since_ms: None,
             window: Window::default(),
-            lanes: Lanes::new(bounds.held_row_offsets_max),
+            lanes: Lanes::new(bounds.held_row_offsets_max, bounds.rows_read_max),
             ready: VecDeque::new(),
-            retries: BTreeMap::new(),
-            due: BTreeSet::new(),
+            retries: Retries::default(),
             held: 0,
             running: Running::default(),
             outcomes: [0; OutcomeKind::ALL.len()],
         };
         for retry in &loaded.retries {
-            let entry =
-                Retry { due_ms: retry.due_ms, accepted_ms: retry.accepted_ms, lane: retry.key, phase: RetryPhase::Due };
-            dispatcher.enter_retry(retry.offset, entry);
+            dispatcher.enter_retry(retry.offset, retry.due_ms, retry.accepted_ms, retry.key);
         }
         for &(at, waiting, accepted_ms) in &loaded.held {
             dispatcher.held += u64::from(waiting);
@@ -316,8 +298,7 @@ impl Dispatcher {
         for item in &taken {
             *self.running.of(&item.origin) += 1;
             if let Origin::Retry(_) = item.origin {
-                self.retries.get_mut(&item.message.offset).expect("a retry is known until it is settled").phase =
-                    RetryPhase::Running;
+                self.retries.runs(item.message.offset);
             }
         }
         taken
@@ -328,16 +309,18 @@ impl Dispatcher {
         if self.active { self.ready.len() } else { 0 }
     }
 
-    /// When [`Event::Tick`] is wanted: the next retry is due, or the window has starved long enough.
-    /// Asked after every step, and after every [`Self::take`], which may leave the window starved.
+    /// When [`Event::Tick`] is wanted, at once where that is past: the next retry is due, the window has
+    /// starved long enough, or a take made room. Asked after every step and after every [`Self::take`].
     pub fn next_due_ms(&self) -> Option<Millis> {
-        let retry = self.due.first().map(|(due_ms, _)| *due_ms);
-        let starved = self.is_starved().then(|| match self.starved_since_ms {
-            Some(since_ms) => since_ms.saturating_add(self.bounds.starved_ms_max),
-            // Nobody looked at the clock yet.
-            None => 0,
-        });
-        if self.active { retry.into_iter().chain(starved).min() } else { None }
+        if !self.active {
+            return None;
+        }
+        if self.lanes.has_row_to_read() || (self.is_starved() && self.starved_since_ms.is_none()) {
+            return Some(0);
+        }
+        let starved = self.starved_since_ms.filter(|_| self.is_starved());
+        let starved = starved.map(|since_ms| since_ms.saturating_add(self.bounds.starved_ms_max));
+        self.next_retry_ms().into_iter().chain(starved).min()
     }
 
     /// Lets its consumer run, or stops offering it messages.
@@ -389,18 +372,9 @@ impl Dispatcher {
         self.selection.from_offset(message.event.topic.as_str()).is_some_and(|from| from <= message.offset)
     }
 
-    fn enter_retry(&mut self, offset: Offset, retry: Retry) {
-        if let Some(key) = retry.lane {
-            self.lanes.open(key).fronts.insert(offset);
-        }
-        if retry.phase == RetryPhase::Due {
-            self.due.insert((retry.due_ms, offset));
-        }
-        self.retries.insert(offset, retry);
-    }
-
     /// Puts a lane among the ready ones if it can run, and forgets it if nothing is left of it.
     fn wake_lane(&mut self, key: KeyHash) {
+        self.promote_retry(key);
         if self.lanes.wake(key) {
             self.ready.push_back(Ready::Lane(key));
         }
@@ -440,26 +414,6 @@ impl Dispatcher {
             for key in self.lanes.keys() {
                 self.wake_lane(key);
             }
-        }
-    }
-
-    fn want_retries(&mut self, now_ms: Millis, actions: &mut Vec<Action>) {
-        if !self.active {
-            return;
-        }
-        let mut due = Vec::new();
-        while due.len() < self.bounds.fetch_messages_max {
-            match self.due.first() {
-                Some(&(due_ms, offset)) if due_ms <= now_ms => {
-                    self.due.pop_first();
-                    self.retries.get_mut(&offset).expect("what is due is in retry").phase = RetryPhase::Loading;
-                    due.push(offset);
-                }
-                _ => break,
-            }
-        }
-        if !due.is_empty() {
-            actions.push(Action::LoadRetries(due));
         }
     }
 

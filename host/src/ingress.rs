@@ -80,7 +80,7 @@ impl Ingress {
     }
 
     /// Answers requests until `stop` holds `true` (or its sender is gone). Then accepts no more, ends
-    /// the tails, and returns when the requests that had begun are answered, or after 30 s.
+    /// the tails, and returns when the requests that had begun are answered, or after 5 s.
     pub async fn run(self, bus: Bus, stop: watch::Receiver<bool>) {
         let router = routes::router(bus, self.address, &self.settings, stop.clone());
         server::run(self.listener, router, stop).await;

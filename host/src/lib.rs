@@ -12,7 +12,8 @@
 //! 8. [`log`] again: the decision, the staged messages and the written state are one transaction. A dead
 //!    letter is a row of it.
 //!
-//! Around that way: [`bus`] puts the parts together and answers people; [`deploy`] brings consumers in and
+//! Around that way: [`engine`] is one life of the log with all that is rebuilt from it; [`bus`] answers
+//! people, who see [`view`]s and [`metrics`]; [`deploy`] brings consumers in and
 //! takes them out; [`serve`] is the life of the process; [`config`] and [`cli`] are its handles; [`limits`]
 //! holds every bound; [`topic`], [`message`] and [`policy`] are the vocabulary.
 //!
@@ -38,9 +39,11 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod deploy;
+pub mod engine;
 pub mod limits;
 pub mod message;
 pub mod metrics;
 pub mod policy;
 pub mod serve;
 pub mod topic;
+pub mod view;

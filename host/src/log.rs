@@ -431,6 +431,9 @@ pub struct SubscriptionRecord {
     pub matched_base: i64,
 }
 
+/// What each consumer runs, by file stem.
+pub type PluginRecords = Vec<(String, PluginRecord)>;
+
 /// What a consumer runs now. The component's bytes are a file of the data folder, by digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PluginRecord {
@@ -488,7 +491,7 @@ pub struct TopicInfo {
 #[derive(Debug, Default)]
 pub struct Loaded {
     pub subscriptions: Vec<LoadedSubscription>,
-    pub plugins: Vec<(String, PluginRecord)>,
+    pub plugins: PluginRecords,
 }
 
 #[derive(Debug)]
@@ -538,6 +541,8 @@ pub struct LogFigures {
     pub recent_bytes: u64,
     pub file_bytes: u64,
     pub free_bytes: u64,
+    /// The watermark below which publishes are refused.
+    pub free_bytes_min: u64,
     pub appended_messages: u64,
     pub appended_bytes: u64,
     pub accepting: bool,

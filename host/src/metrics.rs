@@ -7,8 +7,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use std::sync::atomic::AtomicU64;
 
-use crate::bus::{PluginView, SubscriptionView, TopicView};
 use crate::log::LogFigures;
+use crate::view::{PluginView, SubscriptionView, TopicView};
 
 type Labels = Vec<(&'static str, String)>;
 type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;

@@ -1,15 +1,47 @@
 //! Publishing: from an event that ingress decoded to a message that is durable.
 
+use serde::Serialize;
 use tokio::sync::oneshot;
 
-use crate::bus::engine::Engine;
-use crate::bus::{Accepted, PublishError};
+use crate::engine::Engine;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, MESSAGE_ATTRIBUTES_BYTES_MAX, UNSYNCED_BYTES_MAX};
-use crate::log::{CommitError, Txn};
-use crate::message::Event;
+use crate::log::{CommitError, LogFailure, Txn};
+use crate::message::{Event, Offset, Sequence};
 
 /// How often a publisher waits for a sync to make room before it is told that the bus is busy.
 const BUSY_SYNCS_MAX: u32 = 64;
+
+/// An event was accepted, and is synced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Accepted {
+    pub topic: String,
+    pub sequence: Sequence,
+    pub offset: Offset,
+    pub id: String,
+    pub source: String,
+}
+
+/// Why a publish was refused. Nothing of it was stored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    #[error("the data of the message for `{topic}` has {bytes} bytes; at most {bytes_max} are accepted")]
+    TooLarge { topic: String, bytes: usize, bytes_max: usize },
+    #[error("the attributes of the message for `{topic}` have {bytes} bytes; at most {bytes_max} are accepted")]
+    AttributesTooLarge { topic: String, bytes: usize, bytes_max: usize },
+    #[error("a batch holds {messages} messages; at most {messages_max} are accepted")]
+    TooManyMessages { messages: usize, messages_max: usize },
+    #[error("the batch has {bytes} bytes; at most {bytes_max} are accepted")]
+    BatchTooLarge { bytes: usize, bytes_max: usize },
+    /// The disk is nearly full.
+    #[error("{free_bytes} bytes are free on the data folder's disk; below {min_bytes} no message is accepted")]
+    NoRoom { free_bytes: u64, min_bytes: u64 },
+    /// More is waiting for the disk than may; try again shortly.
+    #[error("{unsynced_bytes} bytes wait to be synced")]
+    Busy { unsynced_bytes: usize },
+    /// The bus is shutting down, or its log failed: the message was not accepted.
+    #[error("the bus is stopping, and accepts no message")]
+    Stopping,
+}
 
 /// Refuses what is larger than the bus takes. Names were validated where the events were made.
 pub(crate) fn check(events: &[Event], data_bytes_max: usize) -> Result<(), PublishError> {
@@ -63,8 +95,19 @@ pub(crate) async fn publish(engine: &Engine, events: Vec<Event>) -> Result<Vec<A
         accepted.sequence = placed.sequence;
     }
     // A dropped waiter means that the log failed before the message was durable: it was not accepted.
-    durable.await.map_err(|_| engine.publish_failure())?;
+    durable.await.map_err(|_| not_synced(engine))?;
     Ok(accepted)
+}
+
+/// What a publisher is told whose message was not synced.
+fn not_synced(engine: &Engine) -> PublishError {
+    match &*engine.failure().borrow() {
+        Some(LogFailure::Full { .. }) => {
+            let figures = engine.log.figures();
+            PublishError::NoRoom { free_bytes: figures.free_bytes, min_bytes: figures.free_bytes_min }
+        }
+        _ => PublishError::Stopping,
+    }
 }
 
 /// Makes a publisher wait while others' bytes are synced, in place of turning it away at once.

@@ -10,13 +10,13 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::bus::Bus;
-use crate::bus::engine::{Engine, EngineError, EngineOptions};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::deploy::{self, ActivateError, Deployments};
+use crate::engine::{Engine, EngineError, EngineOptions};
 use crate::ingress::{BindError, Ingress, IngressSettings};
 use crate::log::redb_log::{OpenError, OpenOptions, RedbLog};
-use crate::log::{Log, LogFailure, PluginRecord};
+use crate::log::{Log, LogFailure, PluginRecords};
 use crate::sandbox::{Sandbox, SandboxError, SandboxOptions};
 
 /// How long calls that run may take to end when the bus is told to stop.
@@ -92,11 +92,8 @@ pub fn serve<E>(
     settings: ServeSettings,
     on_ready: impl FnOnce(std::net::SocketAddr) -> Result<(), E>,
 ) -> Result<(), ServeError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("io")
-        .enable_all()
-        .build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("io").enable_all().build()?;
     let outcome = Life::begin(&runtime, settings).and_then(|mut life| {
         // Nobody listens for the address any more: that is no reason not to serve.
         let _ = on_ready(life.address);
@@ -247,20 +244,15 @@ fn start_engine(
     runtime: &Runtime,
     settings: &ServeSettings,
     log: Arc<dyn Log>,
-) -> Result<(Arc<Engine>, Vec<(String, PluginRecord)>), EngineError> {
+) -> Result<(Arc<Engine>, PluginRecords), EngineError> {
     let options = EngineOptions { workers: settings.workers, message_data_max: settings.message_data_max };
     Engine::start(log, Arc::new(SystemClock), runtime.handle(), options)
 }
 
-fn start_deployments(
-    settings: &ServeSettings,
-    bus: &Bus,
-    recorded: Vec<(String, PluginRecord)>,
-) -> Result<Deployments, ServeError> {
+fn start_deployments(settings: &ServeSettings, bus: &Bus, recorded: PluginRecords) -> Result<Deployments, ServeError> {
     let data_folder = settings.log.folder.clone();
     let sandbox = Sandbox::new(SandboxOptions::new(data_folder.join("artifacts")))?;
-    let options =
-        deploy::Options::new(settings.plugin_folder.clone(), data_folder, Arc::new(|| SystemClock.now_ms()));
+    let options = deploy::Options::new(settings.plugin_folder.clone(), data_folder, Arc::new(|| SystemClock.now_ms()));
     Ok(Deployments::start(options, Arc::new(bus.clone()), Arc::new(sandbox), recorded)?)
 }
 

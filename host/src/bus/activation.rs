@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::Bus;
-use super::engine::{Engine, Enrolled, set_plugin};
 use crate::deploy::{ActivateError, ActiveVersion, Host};
 use crate::dispatch::Dispatcher;
 use crate::dispatch::subscription::{ConfigureError, Reselection};
+use crate::engine::{Engine, Enrolled};
 use crate::log::position::Position;
 use crate::log::{Change, CommitError, PluginRecord, ReadError, Selection, SubscriptionRecord, Txn};
 use crate::message::Offset;
@@ -107,42 +107,64 @@ impl Engine {
 
     /// Gives a subscription the policy, filters and consumer of its manifest.
     fn adopt(&self, stem: &str, spec: &SubscriptionSpec, enrolled: &Enrolled) -> Result<(), ActivateError> {
-        let mut matched_base = enrolled.matched_base;
-        let mut reselected = false;
-        let changed = |dispatcher: &Dispatcher| {
-            let old = dispatcher.selection();
+        // No group is routed meanwhile, so what is counted here and what is routed afterwards meet without a gap.
+        let mut router = self.router();
+        let mut adopted = None;
+        let changed = |dispatcher: &Dispatcher| loop {
             let end = self.log.end();
-            let selection = self.reselect(old, spec, end);
-            if selection == *old && *enrolled.consumer == *stem {
-                return Ok(None);
+            let reselection = self.reselection(stem, spec, enrolled, dispatcher, end)?;
+            // The writer may have been about to show one more group: then all is counted again.
+            if self.log.end() == end {
+                adopted = reselection.as_ref().map(|(_, matched_base)| *matched_base);
+                break Ok(reselection.map(|(reselection, _)| reselection));
             }
-            let skipped_unread = self.unread_without(dispatcher, &selection)?;
-            let before = i64::try_from(self.log.count(old, 0)?).unwrap_or(i64::MAX);
-            let after = i64::try_from(self.log.count(&selection, 0)?).unwrap_or(i64::MAX);
-            matched_base += before - after;
-            reselected = true;
-            let record = SubscriptionRecord {
-                consumer: stem.to_owned(),
-                selection: selection.clone(),
-                created_ms: enrolled.created_ms,
-                epoch: dispatcher.epoch(),
-                matched_base,
-            };
-            let change = Change::UpdateSubscription { id: dispatcher.id(), record };
-            Ok(Some(Reselection { change, selection, skipped_unread, end }))
         };
-        let subscription = &enrolled.subscription;
-        subscription.configure(spec.policy.clone(), changed).map_err(|error| match error {
+        enrolled.subscription.configure(spec.policy.clone(), changed).map_err(|error| match error {
             ConfigureError::Read(error) => unreadable(&error),
             ConfigureError::Commit(error) => refused(error),
         })?;
-        if reselected {
-            self.update(&spec.name, |one| {
+        if let Some(matched_base) = adopted {
+            self.update(&mut router, &spec.name, |one| {
                 one.consumer = stem.into();
                 one.matched_base = matched_base;
             });
         }
         Ok(())
+    }
+
+    /// What changes for a dispatcher, with the new adjustment of its count; `None` where nothing does.
+    fn reselection(
+        &self,
+        stem: &str,
+        spec: &SubscriptionSpec,
+        enrolled: &Enrolled,
+        dispatcher: &Dispatcher,
+        end: Offset,
+    ) -> Result<Option<(Reselection, i64)>, ReadError> {
+        let old = dispatcher.selection();
+        let selection = self.reselect(old, spec, end);
+        if selection == *old && *enrolled.consumer == *stem {
+            return Ok(None);
+        }
+        let counted = |selection: &Selection| -> Result<i64, ReadError> {
+            Ok(i64::try_from(self.log.count(selection, 0)?).unwrap_or(i64::MAX))
+        };
+        let matched_base = enrolled.matched_base + counted(old)? - counted(&selection)?;
+        let (untold, skipped_unread) = if selection == *old {
+            (0, 0)
+        } else {
+            (self.log.count(old, dispatcher.known_end())?, self.unread_without(dispatcher, &selection)?)
+        };
+        let record = SubscriptionRecord {
+            consumer: stem.to_owned(),
+            selection: selection.clone(),
+            created_ms: enrolled.created_ms,
+            epoch: dispatcher.epoch(),
+            matched_base,
+        };
+        let change = Change::UpdateSubscription { id: dispatcher.id(), record };
+        let end = if selection == *old { 0 } else { end };
+        Ok(Some((Reselection { change, selection, untold, skipped_unread, end }, matched_base)))
     }
 
     /// The filters of a manifest with the offsets they hold from: those that were there keep theirs, also
@@ -160,7 +182,10 @@ impl Engine {
             for topic in self.log.topics() {
                 let name = topic.name.as_str();
                 let taken = spec.topics.iter().any(|one| one.matches(name));
-                if taken && filter.matches(name) && let Ok(literal) = crate::topic::TopicFilter::parse(name) {
+                if taken
+                    && filter.matches(name)
+                    && let Ok(literal) = crate::topic::TopicFilter::parse(name)
+                {
                     filters.push((literal, *from));
                 }
             }
@@ -199,6 +224,10 @@ impl Engine {
             error => unreadable(&error),
         })
     }
+}
+
+fn set_plugin(stem: &str, record: Option<PluginRecord>) -> Change {
+    Change::SetPlugin { stem: stem.to_owned(), record }
 }
 
 fn stopping() -> ActivateError {

@@ -2,12 +2,13 @@
 
 use tokio::sync::oneshot;
 
-use super::engine::{Engine, Enrolled};
-use super::{BusError, DeadLetterFilter, DeadLetterView, unknown_subscription, views};
+use super::{BusError, DeadLetterFilter, unknown_subscription, views};
 use crate::dispatch::Event;
+use crate::engine::{Engine, Enrolled};
 use crate::limits::FETCH_MESSAGES_MAX;
 use crate::log::{CommitError, DeadLetter, SubscriptionId, Txn};
 use crate::message::Offset;
+use crate::view::DeadLetterView;
 
 /// Commits, and answers when it is synced.
 pub(super) async fn synced(engine: &Engine, txn: Txn) -> Result<(), BusError> {

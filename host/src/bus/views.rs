@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use super::engine::{Engine, Enrolled};
-use super::{AttemptView, DeadLetterView, SubscriptionStatus, SubscriptionView};
+use crate::engine::{Engine, Enrolled};
 use crate::log::{DeadLetter, ReadBounds};
 use crate::message::SharedMessage;
 use crate::outcome::{Attempt, DeadReason, OutcomeKind};
 use crate::policy::Order;
+use crate::view::{AttemptView, DeadLetterView, SubscriptionStatus, SubscriptionView};
 
-pub(super) fn subscription(engine: &Engine, enrolled: &Enrolled, digests: &BTreeMap<String, String>) -> SubscriptionView {
+pub(super) fn subscription(
+    engine: &Engine,
+    enrolled: &Enrolled,
+    digests: &BTreeMap<String, String>,
+) -> SubscriptionView {
     let subscription = &enrolled.subscription;
     let situation = subscription.explain();
     let counts = situation.counts;

@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use ureq::Body;
 use ureq::http::Response;
@@ -47,9 +49,9 @@ impl Client {
         Ok(Self { agent: config.into(), base })
     }
 
-    pub(crate) fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value, Failure> {
+    pub(crate) fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Answer, Failure> {
         let response = self.agent.get(format!("{}{path}", self.base)).query_pairs(query.iter().cloned()).call();
-        self.json(self.answered(response)?)
+        self.answer(self.answered(response)?)
     }
 
     pub(crate) fn delete(&self, path: &str) -> Result<(), Failure> {
@@ -57,12 +59,12 @@ impl Client {
         self.answered(response).map(drop)
     }
 
-    pub(crate) fn post(&self, path: &str, headers: &[(String, String)], body: &[u8]) -> Result<Value, Failure> {
+    pub(crate) fn post(&self, path: &str, headers: &[(String, String)], body: &[u8]) -> Result<Answer, Failure> {
         let mut request = self.agent.post(format!("{}{path}", self.base));
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        self.json(self.answered(request.send(body))?)
+        self.answer(self.answered(request.send(body))?)
     }
 
     /// The lines of a stream of server-sent events, as they come.
@@ -93,12 +95,12 @@ impl Client {
         Err(Failure::Problem { status: status.as_u16(), document })
     }
 
-    fn json(&self, mut response: Response<Body>) -> Result<Value, Failure> {
-        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
-        let body =
-            body.map_err(|error| Failure::Unreachable(format!("the answer of {} broke off: {error}", self.base)))?;
-        serde_json::from_slice(&body)
-            .map_err(|error| Failure::Failed(format!("{} did not answer as a bus does: {error}", self.base)))
+    fn answer(&self, mut response: Response<Body>) -> Result<Answer, Failure> {
+        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
+        match body {
+            Ok(text) => Ok(Answer { text, base: self.base.clone() }),
+            Err(error) => Err(Failure::Unreachable(format!("the answer of {} broke off: {error}", self.base))),
+        }
     }
 
     fn unreachable(&self, error: &ureq::Error) -> Failure {
@@ -106,6 +108,33 @@ impl Client {
             "no bus answers at {}: {error}\nStart one with `sandpost serve`, or say where it is with --bus or SANDPOST_BUS.",
             self.base
         ))
+    }
+}
+
+/// What the bus answered. The text is kept, for it holds the digits of numbers as they were published.
+pub(crate) struct Answer {
+    pub(crate) text: String,
+    base: String,
+}
+
+impl Answer {
+    pub(crate) fn value(&self) -> Result<Value, Failure> {
+        self.read()
+    }
+
+    /// The items of a list, as they were written.
+    pub(crate) fn items(&self) -> Result<Vec<&RawValue>, Failure> {
+        self.read()
+    }
+
+    /// The items of a list.
+    pub(crate) fn list(&self) -> Result<Vec<Value>, Failure> {
+        self.read()
+    }
+
+    pub(crate) fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Failure> {
+        serde_json::from_str(&self.text)
+            .map_err(|error| Failure::Failed(format!("{} did not answer as a bus does: {error}", self.base)))
     }
 }
 

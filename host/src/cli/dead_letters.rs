@@ -1,11 +1,12 @@
 //! `sandpost dead-letters`: what failed for good, with the evidence, and what to do with it.
 
 use clap::{ArgGroup, Args, Subcommand};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::client::{Client, segment};
+use super::client::{Answer, Client, segment};
 use super::failure::Failure;
-use super::output::{Output, Text, data, duration, plain, short, text, time};
+use super::output::{Event, Output, Text, duration, plain, short, text, time};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum DeadLettersCommand {
@@ -69,26 +70,19 @@ pub(super) fn run(command: &DeadLettersCommand, client: &Client, output: &Output
     }
 }
 
-fn page(
-    client: &Client,
-    subscription: Option<&String>,
-    after: Option<&String>,
-    limit: u64,
-) -> Result<Vec<Value>, Failure> {
+fn page(client: &Client, subscription: Option<&String>, after: Option<&String>, limit: u64) -> Result<Answer, Failure> {
     let mut query = vec![("limit", limit.to_string())];
     query.extend(subscription.map(|name| ("subscription", name.clone())));
     query.extend(after.map(|id| ("after", id.clone())));
-    match client.get("/dead-letters", &query)? {
-        Value::Array(letters) => Ok(letters),
-        other => Err(Failure::Failed(format!("the bus answered {other} and no list"))),
-    }
+    client.get("/dead-letters", &query)
 }
 
 fn list(args: &ListArgs, client: &Client, output: &Output) -> Result<(), Failure> {
     let letters = page(client, args.subscription.as_ref(), args.after.as_ref(), args.limit)?;
     if output.json {
-        return output.json(&Value::Array(letters));
+        return output.line(&letters.text);
     }
+    let letters = letters.list()?;
     let last = letters.last().map(|letter| text(&letter["id"]));
     let full = letters.len() as u64 == args.limit;
     let rows = letters.iter().map(|letter| {
@@ -119,11 +113,19 @@ fn first_line(text: &str) -> String {
     }
 }
 
+/// The message of a dead letter, with its data as it was published.
+#[derive(Deserialize)]
+struct WithMessage<'a> {
+    #[serde(borrow)]
+    message: Option<Event<'a>>,
+}
+
 fn show(id: &str, client: &Client, output: &Output) -> Result<(), Failure> {
-    let letter = client.get(&format!("/dead-letters/{}", segment(id)), &[])?;
+    let answer = client.get(&format!("/dead-letters/{}", segment(id)), &[])?;
     if output.json {
-        return output.json(&letter);
+        return output.line(&answer.text);
     }
+    let letter = answer.value()?;
     let member = |name: &str| text(&letter[name]);
     output.facts(&[
         ("id", member("id")),
@@ -151,17 +153,14 @@ fn show(id: &str, client: &Client, output: &Output) -> Result<(), Failure> {
         output.line(format!("{} between the first and the last ones are not kept", total - attempts.len() as u64))?;
     }
     print_errors(&attempts, output)?;
-    let event = &letter["message"];
-    if event.is_null() {
+    let Some(event) = answer.read::<WithMessage<'_>>()?.message else {
         return output.line("\nThe message itself is not there.");
-    }
+    };
     output.heading("Message")?;
-    let names =
-        event.as_object().into_iter().flatten().filter(|(name, _)| !matches!(name.as_str(), "data" | "data_base64"));
-    let attributes: Vec<_> = names.map(|(name, value)| (name.as_str(), text(value))).collect();
+    let attributes: Vec<_> = event.attributes.iter().map(|(name, value)| (name.as_str(), text(value))).collect();
     output.facts(&attributes)?;
     output.heading("Data")?;
-    output.line(data(event))
+    output.line(event.data())
 }
 
 /// Each text once, with the attempts that ended with it.
@@ -192,10 +191,8 @@ fn redrive(args: &RedriveArgs, client: &Client, output: &Output) -> Result<(), F
     }
     let headers = [("content-type".to_owned(), "application/json".to_owned())];
     let answer = client.post("/dead-letters/redrive", &headers, command.to_string().as_bytes())?;
-    if output.json {
-        return output.json(&answer);
-    }
-    output.line(format!("{} redriven", text(&answer["redriven"])))
+    let answer = answer.value()?;
+    output.done(&answer, &format!("{} redriven", text(&answer["redriven"])))
 }
 
 fn drop_letters(args: &DropArgs, client: &Client, output: &Output) -> Result<(), Failure> {
@@ -209,7 +206,7 @@ fn drop_letters(args: &DropArgs, client: &Client, output: &Output) -> Result<(),
     if let Some(name) = &args.subscription {
         let mut after = None;
         loop {
-            let letters = page(client, Some(name), after.as_ref(), 1_000)?;
+            let letters = page(client, Some(name), after.as_ref(), 1_000)?.list()?;
             let Some(last) = letters.last() else { break };
             after = last["id"].as_str().map(str::to_owned);
             for id in letters.iter().filter_map(|letter| letter["id"].as_str()) {
@@ -221,5 +218,5 @@ fn drop_letters(args: &DropArgs, client: &Client, output: &Output) -> Result<(),
             }
         }
     }
-    if output.json { output.json(&json!({ "dropped": dropped })) } else { output.line(format!("{dropped} dropped")) }
+    output.done(&json!({ "dropped": dropped }), &format!("{dropped} dropped"))
 }

@@ -90,13 +90,11 @@ pub(super) fn run(args: &DeployArgs, bus: &str, output: &Output) -> Result<(), F
 }
 
 fn report(files: &Files, what: &str, output: &Output) -> Result<(), Failure> {
-    if output.json {
-        return output.json(&json!({ "name": files.stem, "digest": files.digest, "status": what }));
-    }
-    match what {
-        "running" => output.line(format!("{} runs {}", files.stem, &files.digest[..12])),
-        _ => output.line(format!("{} {} is in {}", files.stem, &files.digest[..12], files.folder.display())),
-    }
+    let words = match what {
+        "running" => format!("{} runs {}", files.stem, &files.digest[..12]),
+        _ => format!("{} {} is in {}", files.stem, &files.digest[..12], files.folder.display()),
+    };
+    output.done(&json!({ "name": files.stem, "digest": files.digest, "status": what }), &words)
 }
 
 /// The consumer as the bus shows it, if it does.

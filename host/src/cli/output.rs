@@ -1,11 +1,14 @@
 //! What commands print: tables for people, JSON for scripts, colours on a terminal only.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use comfy_table::{Attribute, Cell, ContentArrangement, Table, presets};
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::failure::Failure;
 
@@ -34,8 +37,9 @@ impl Output {
         }
     }
 
-    pub(crate) fn json(&self, value: &Value) -> Result<(), Failure> {
-        if self.terminal { self.line(format!("{value:#}")) } else { self.line(value.to_string()) }
+    /// Says what was done.
+    pub(crate) fn done(&self, json: &Value, words: &str) -> Result<(), Failure> {
+        if self.json { self.line(json.to_string()) } else { self.line(words) }
     }
 
     pub(crate) fn table(&self, header: &[&str], rows: impl IntoIterator<Item = Vec<Text>>) -> Result<(), Failure> {
@@ -49,6 +53,9 @@ impl Output {
         table.set_header(header.iter().map(|name| Cell::new(name.to_uppercase()).add_attribute(Attribute::Bold)));
         for row in rows {
             table.add_row(row.into_iter().map(Text::cell));
+        }
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
         }
         for line in table.lines() {
             self.line(line.trim_end())?;
@@ -147,26 +154,47 @@ pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if is_safe(c) { c.to_string() } else { c.escape_default().to_string() }).collect()
 }
 
-/// The data of a structured CloudEvent, as people read it.
-pub(crate) fn data(event: &Value) -> String {
-    match (&event["data"], event["data_base64"].as_str()) {
-        (Value::Null, None) => String::new(),
-        (Value::Null, Some(base64)) => match STANDARD.decode(base64).map(String::from_utf8) {
-            Ok(Ok(text)) => clean(&text),
-            Ok(Err(error)) => format!("({} bytes, no text) {base64}", error.as_bytes().len()),
-            Err(_) => base64.to_owned(),
-        },
-        (Value::String(text), _) => clean(text),
-        (other, _) => other.to_string(),
+/// A structured CloudEvent, as the bus wrote it.
+#[derive(Deserialize)]
+pub(crate) struct Event<'a> {
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    data_base64: Option<String>,
+    #[serde(flatten)]
+    pub(crate) attributes: BTreeMap<String, Value>,
+}
+
+impl<'a> Event<'a> {
+    pub(crate) fn parse(text: &'a str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// The data, as people read it: the digits of its numbers stay as they were published.
+    pub(crate) fn data(&self) -> String {
+        let Some(data) = self.data else {
+            return self.data_base64.as_deref().map_or_else(String::new, decoded);
+        };
+        match serde_json::from_str::<String>(data.get()) {
+            Ok(text) => clean(&text),
+            Err(_) => clean(data.get()),
+        }
+    }
+
+    /// The beginning of the data, on one line.
+    pub(crate) fn preview(&self) -> String {
+        let line = self.data().replace(['\n', '\t'], " ");
+        match line.char_indices().nth(PREVIEW_CHARACTERS) {
+            Some((end, _)) => format!("{}...", &line[..end]),
+            None => line,
+        }
     }
 }
 
-/// The beginning of the data, on one line.
-pub(crate) fn preview(event: &Value) -> String {
-    let line = data(event).replace(['\n', '\t', '\r'], " ");
-    match line.char_indices().nth(PREVIEW_CHARACTERS) {
-        Some((end, _)) => format!("{}...", &line[..end]),
-        None => line,
+fn decoded(base64: &str) -> String {
+    match STANDARD.decode(base64).map(String::from_utf8) {
+        Ok(Ok(text)) => clean(&text),
+        Ok(Err(error)) => format!("({} bytes, no text) {base64}", error.as_bytes().len()),
+        Err(_) => clean(base64),
     }
 }
 
@@ -184,12 +212,18 @@ mod tests {
 
     #[test]
     fn data_is_shown_as_text_where_it_is_text() {
-        assert_eq!(data(&json!({})), "");
-        assert_eq!(data(&json!({"data": {"a": 1}})), r#"{"a":1}"#);
-        assert_eq!(data(&json!({"data": "hello"})), "hello");
-        assert_eq!(data(&json!({"data_base64": "aGVsbG8="})), "hello");
-        assert_eq!(data(&json!({"data_base64": "/w=="})), "(1 bytes, no text) /w==");
-        assert_eq!(data(&json!({"data_base64": "?"})), "?");
+        let table = [
+            ("{}", ""),
+            (r#"{"id": "1", "data": {"a": 1.50}}"#, r#"{"a": 1.50}"#),
+            (r#"{"data": 12345678901234567890123}"#, "12345678901234567890123"),
+            (r#"{"data": "hello"}"#, "hello"),
+            (r#"{"data_base64": "aGVsbG8="}"#, "hello"),
+            (r#"{"data_base64": "/w=="}"#, "(1 bytes, no text) /w=="),
+            (r#"{"data_base64": "?"}"#, "?"),
+        ];
+        for (event, expected) in table {
+            assert_eq!(Event::parse(event).unwrap().data(), expected, "{event}");
+        }
     }
 
     #[test]

@@ -30,17 +30,15 @@ pub(super) fn run(command: &PluginsCommand, bus: &str, output: &Output) -> Resul
 
 /// The consumers as the bus lists them.
 pub(super) fn all(client: &Client) -> Result<Vec<Value>, Failure> {
-    match client.get("/plugins", &[])? {
-        Value::Array(plugins) => Ok(plugins),
-        other => Err(Failure::Failed(format!("the bus answered {other} and no list"))),
-    }
+    client.get("/plugins", &[])?.list()
 }
 
 fn list(client: &Client, output: &Output) -> Result<(), Failure> {
-    let plugins = all(client)?;
+    let plugins = client.get("/plugins", &[])?;
     if output.json {
-        return output.json(&Value::Array(plugins));
+        return output.line(&plugins.text);
     }
+    let plugins = plugins.list()?;
     let rows = plugins.iter().map(|plugin| {
         let status = text(&plugin["status"]);
         vec![
@@ -63,7 +61,7 @@ fn show(name: &str, client: &Client, output: &Output) -> Result<(), Failure> {
         return Err(Failure::NotFound(format!("there is no consumer `{name}`{near}")));
     };
     if output.json {
-        return output.json(plugin);
+        return output.line(plugin.to_string());
     }
     let member = |name: &str| text(&plugin[name]);
     output.facts(&[

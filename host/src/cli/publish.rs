@@ -89,7 +89,18 @@ pub(super) fn run(args: &PublishArgs, client: &Client, output: &Output) -> Resul
         headers.push((format!("ce-{name}"), utf8_percent_encode(&value, HEADER).to_string()));
     }
     let accepted = client.post(&args.path(), &headers, &data)?;
-    print(output, &accepted)
+    if output.json {
+        return output.line(&accepted.text);
+    }
+    let accepted = accepted.value()?;
+    let member = |name: &str| text(&accepted[name]);
+    output.line(format!(
+        "{} #{} (offset {}, id {})",
+        member("topic"),
+        member("sequence"),
+        member("offset"),
+        member("id")
+    ))
 }
 
 fn read_stdin() -> Result<Vec<u8>, Failure> {
@@ -103,20 +114,6 @@ fn read_stdin() -> Result<Vec<u8>, Failure> {
 
 fn unreadable(path: &std::path::Path, error: &io::Error) -> Failure {
     Failure::Failed(format!("{} cannot be read: {error}", path.display()))
-}
-
-fn print(output: &Output, accepted: &Value) -> Result<(), Failure> {
-    if output.json {
-        return output.line(accepted.to_string());
-    }
-    let member = |name: &str| text(&accepted[name]);
-    output.line(format!(
-        "{} #{} (offset {}, id {})",
-        member("topic"),
-        member("sequence"),
-        member("offset"),
-        member("id")
-    ))
 }
 
 impl PublishArgs {
@@ -219,7 +216,7 @@ fn send_batches(
         let accepted = client.post(&args.path(), &headers, &body)?;
         *published += batch.len() as u64;
         if output.json {
-            accepted.as_array().into_iter().flatten().try_for_each(|one| output.line(one.to_string()))?;
+            accepted.items()?.iter().try_for_each(|one| output.line(one.get()))?;
         }
     }
     Ok(())

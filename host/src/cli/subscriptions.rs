@@ -23,11 +23,7 @@ pub(super) fn run(command: &SubscriptionsCommand, client: &Client, output: &Outp
         SubscriptionsCommand::Show { name } => show(name, client, output),
         SubscriptionsCommand::Remove { name } => {
             client.delete(&format!("/subscriptions/{}", segment(name)))?;
-            if output.json {
-                output.json(&json!({ "removed": name }))
-            } else {
-                output.line(format!("{name} is removed"))
-            }
+            output.done(&json!({ "removed": name }), &format!("{name} is removed"))
         }
     }
 }
@@ -35,9 +31,10 @@ pub(super) fn run(command: &SubscriptionsCommand, client: &Client, output: &Outp
 fn list(client: &Client, output: &Output) -> Result<(), Failure> {
     let subscriptions = client.get("/subscriptions", &[])?;
     if output.json {
-        return output.json(&subscriptions);
+        return output.line(&subscriptions.text);
     }
-    let rows = subscriptions.as_array().into_iter().flatten().map(|one| {
+    let subscriptions = subscriptions.list()?;
+    let rows = subscriptions.iter().map(|one| {
         let status = text(&one["status"]);
         vec![
             plain(&one["name"]),
@@ -55,8 +52,9 @@ fn list(client: &Client, output: &Output) -> Result<(), Failure> {
 fn show(name: &str, client: &Client, output: &Output) -> Result<(), Failure> {
     let one = client.get(&format!("/subscriptions/{}", segment(name)), &[])?;
     if output.json {
-        return output.json(&one);
+        return output.line(&one.text);
     }
+    let one = one.value()?;
     let member = |name: &str| text(&one[name]);
     output.facts(&[
         ("name", member("name")),
@@ -117,7 +115,7 @@ fn waiting(waiting: &Value) -> Vec<(&'static str, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::Waiting;
+    use crate::view::Waiting;
 
     #[test]
     fn every_reason_to_wait_is_put_in_words() {

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::client::{Client, segment};
 use super::failure::Failure;
-use super::output::{Output, preview, text};
+use super::output::{Event, Output, text};
 
 /// Print events as they are synced.
 ///
@@ -49,22 +49,21 @@ pub(super) fn run(args: &TailArgs, client: &Client, output: &Output) -> Result<(
     Err(Failure::Unreachable("the bus has ended the stream; it is stopping".to_owned()))
 }
 
-fn print(output: &Output, event: &str) -> Result<(), Failure> {
-    if output.json {
-        return output.line(event);
-    }
-    match serde_json::from_str::<Value>(event) {
-        Ok(event) => output.line(summary(&event)),
-        Err(_) => output.line(event),
+/// Prints an event on one line: as it is for scripts, its place, key and data for people.
+pub(super) fn print(output: &Output, event: &str) -> Result<(), Failure> {
+    match Event::parse(event) {
+        Some(event) if !output.json => output.line(summary(&event)),
+        _ => output.line(event),
     }
 }
 
-/// An event on one line.
-pub(super) fn summary(event: &Value) -> String {
-    let key =
-        event["partitionkey"].as_str().map_or_else(String::new, |_| format!(" [{}]", text(&event["partitionkey"])));
-    let member = |name: &str| text(&event[name]);
-    format!("{} {} #{}{key} {}", member("offset"), member("topic"), member("sequence"), preview(event))
+fn summary(event: &Event<'_>) -> String {
+    let member = |name: &str| event.attributes.get(name).map(text).unwrap_or_default();
+    let key = match member("partitionkey") {
+        key if key.is_empty() => key,
+        key => format!(" [{key}]"),
+    };
+    format!("{} {} #{}{key} {}", member("offset"), member("topic"), member("sequence"), event.preview())
 }
 
 /// A server-sent event.
@@ -119,6 +118,6 @@ mod tests {
     fn a_summary_is_one_line() {
         let event = json!({"topic": "order.placed", "sequence": 3, "offset": 9, "partitionkey": "k\u{1b}",
             "data": "two\nlines"});
-        assert_eq!(summary(&event), "9 order.placed #3 [k\\u{1b}] two lines");
+        assert_eq!(summary(&Event::parse(&event.to_string()).unwrap()), "9 order.placed #3 [k\\u{1b}] two lines");
     }
 }

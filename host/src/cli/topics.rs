@@ -1,11 +1,10 @@
 //! `sandpost topics`: what topics there are, and the messages of one.
 
 use clap::Subcommand;
-use serde_json::Value;
 
 use super::client::{Client, segment};
 use super::failure::Failure;
-use super::output::{Output, Text, plain, text};
+use super::output::{Event, Output, Text, plain, text};
 use super::tail;
 
 #[derive(Subcommand, Debug)]
@@ -34,9 +33,10 @@ pub(super) fn run(command: &TopicsCommand, client: &Client, output: &Output) -> 
 fn list(client: &Client, output: &Output) -> Result<(), Failure> {
     let topics = client.get("/topics", &[])?;
     if output.json {
-        return output.json(&topics);
+        return output.line(&topics.text);
     }
-    let rows = topics.as_array().into_iter().flatten().map(|topic| {
+    let topics = topics.list()?;
+    let rows = topics.iter().map(|topic| {
         let subscribed = topic["subscriptions"].as_array().is_some_and(|names| !names.is_empty());
         let subscriptions = text(&topic["subscriptions"]);
         vec![
@@ -50,7 +50,7 @@ fn list(client: &Client, output: &Output) -> Result<(), Failure> {
     output.table(&["topic", "messages", "last", "bytes", "subscriptions"], rows)
 }
 
-/// One answer holds a bounded number of bytes, so that a large topic comes in several.
+/// One message a line, so that scripts can read them one by one. One answer holds a bounded number of bytes, so that a large topic comes in several.
 fn messages(topic: &str, mut from: u64, limit: u64, client: &Client, output: &Output) -> Result<(), Failure> {
     const PAGE: u64 = 1_000;
     let path = format!("/topics/{}/messages", segment(topic));
@@ -58,16 +58,13 @@ fn messages(topic: &str, mut from: u64, limit: u64, client: &Client, output: &Ou
     while left > 0 {
         let query = [("from", from.to_string()), ("limit", left.min(PAGE).to_string())];
         let page = client.get(&path, &query)?;
-        let messages = page.as_array().map(Vec::as_slice).unwrap_or_default();
-        let Some(last) = messages.last().and_then(|message| message["sequence"].as_u64()) else { break };
-        messages.iter().try_for_each(|message| print(output, message))?;
+        let messages = page.items()?;
+        let last =
+            messages.last().and_then(|message| Event::parse(message.get())?.attributes.get("sequence")?.as_u64());
+        let Some(last) = last else { break };
+        messages.iter().try_for_each(|message| tail::print(output, message.get()))?;
         left = left.saturating_sub(messages.len() as u64);
         from = last + 1;
     }
     Ok(())
-}
-
-/// A message a line, so that scripts can read them one by one.
-fn print(output: &Output, message: &Value) -> Result<(), Failure> {
-    if output.json { output.line(message.to_string()) } else { output.line(tail::summary(message)) }
 }

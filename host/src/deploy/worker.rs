@@ -13,11 +13,11 @@ use super::plan::{Active, Failure, Known, Plan, Step, Version, plan};
 use super::store::Store;
 use super::watch::Watch;
 use super::{ActivateError, ActiveVersion, Board, Host, Loader, Options, StartError};
-use crate::bus::PluginView;
 use crate::limits;
 use crate::log::PluginRecord;
 use crate::outcome::Digest;
 use crate::policy::Manifest;
+use crate::view::PluginView;
 
 /// What wakes the worker.
 pub(super) enum Event {

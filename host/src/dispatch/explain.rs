@@ -1,10 +1,10 @@
 //! Why every pending message waits, and since when.
 
-use crate::bus::Waiting;
 use crate::message::Millis;
 use crate::outcome::OutcomeKind;
+use crate::view::Waiting;
 
-use super::{Dispatcher, Ready, RetryPhase};
+use super::{Dispatcher, Ready};
 
 /// A dispatcher's state, as people are told of it.
 #[derive(Clone, Debug)]
@@ -38,8 +38,8 @@ impl Dispatcher {
 
     fn reasons(&self) -> Waiting {
         let loose = self.ready.iter().filter(|ready| matches!(ready, Ready::Loose(_))).count();
-        let due_later = self.due.len();
-        let loading = self.retries.values().filter(|retry| retry.phase == RetryPhase::Loading).count();
+        let (due_later, next_due_ms) = self.retries.due();
+        let loading = self.retries.loading();
         let lanes_that_can_run = self.lanes.iter().filter(|(_, lane)| lane.can_run() || lane.waits_for_row()).count();
         let running = self.running.total();
         let runnable = (loose + loading + lanes_that_can_run) as u64;
@@ -48,7 +48,7 @@ impl Dispatcher {
             running,
             runnable,
             due_later: due_later as u64,
-            next_due_ms: self.due.first().map(|(due_ms, _)| *due_ms),
+            next_due_ms,
             // Everything else that memory knows of stands behind a message of its key.
             behind_key: known.saturating_sub(running + runnable + due_later as u64),
             behind_window: self.unread,
@@ -60,7 +60,7 @@ impl Dispatcher {
     /// than what is in memory, so they count only where nothing else is pending.
     fn oldest_ms(&self) -> Option<Millis> {
         let window = self.window.oldest_ms();
-        let retry = self.retries.values().map(|retry| retry.accepted_ms).min();
+        let retry = self.retries.oldest_ms();
         let held = self.lanes.iter().filter_map(|(_, lane)| lane.oldest_held_ms()).min();
         window.into_iter().chain(retry).chain(held).min()
     }

@@ -6,7 +6,7 @@ use crate::log::{Batch, HeldAt, HeldRow, RetryRow, Settlement};
 use crate::message::{Millis, Offset, SharedMessage};
 
 use super::item::{Item, Origin};
-use super::{Dispatcher, Ready, RetryPhase};
+use super::{Dispatcher, Ready};
 
 impl Dispatcher {
     /// Messages became durable. A dispatcher that keeps up takes them from here and never reads the log.
@@ -92,32 +92,21 @@ impl Dispatcher {
     pub(super) fn retries_loaded(&mut self, loaded: Vec<(SharedMessage, Arc<RetryRow>)>, settlement: &mut Settlement) {
         for (message, row) in loaded {
             let offset = message.offset;
-            let Some(retry) = self.retries.get_mut(&offset).filter(|retry| retry.phase == RetryPhase::Loading) else {
+            if !self.retries.is_loading(offset) {
                 continue;
-            };
-            retry.phase = RetryPhase::Loaded;
-            let lane = retry.lane;
+            }
+            let lane = self.retries.lane(offset);
             let item = Item { message, lane, origin: Origin::Retry(row), reruns: 0 };
-            match lane {
-                _ if !self.takes(&item.message) => self.skip(item, settlement),
-                None => self.ready.push_back(Ready::Loose(item)),
-                Some(key) => drop(self.lanes.get(key).loaded.insert(offset, item)),
+            if self.takes(&item.message) {
+                self.place_retry(item);
+            } else {
+                self.skip(item, settlement);
             }
             if let Some(key) = lane {
                 self.wake_lane(key);
             }
         }
-    }
-
-    /// A retry is over: settled one way or another.
-    pub(super) fn leave_retry(&mut self, offset: Offset) {
-        let retry = self.retries.remove(&offset).expect("a retry is over once");
-        self.due.remove(&(retry.due_ms, offset));
-        if let Some(key) = retry.lane {
-            let lane = self.lanes.get(key);
-            lane.fronts.remove(&offset);
-            lane.loaded.remove(&offset);
-        }
+        self.retries.ask_again();
     }
 
     /// Some messages of a lane's first held row were read, from the row's front on.
@@ -169,7 +158,6 @@ impl Dispatcher {
 
     fn put_back(&mut self, item: Item, settlement: &mut Settlement) {
         *self.running.of(&item.origin) -= 1;
-        let offset = item.message.offset;
         let lane = item.lane;
         if let Some(key) = lane {
             self.lanes.get(key).taken -= 1;
@@ -178,16 +166,10 @@ impl Dispatcher {
         match (&item.origin, lane) {
             (Origin::Row { .. }, Some(key)) if !is_taken => {
                 // It leaves its row in order: it and all after it are read again when their turn comes.
-                self.lanes.get(key).queue.retain(|other| !matches!(other.origin, Origin::Row { .. }));
+                self.lanes.get(key).forget_row();
             }
             _ if !is_taken => self.skip(item, settlement),
-            (Origin::Retry(_), _) => {
-                self.retries.get_mut(&offset).expect("a retry is known until it is settled").phase = RetryPhase::Loaded;
-                match lane {
-                    None => self.ready.push_front(Ready::Loose(item)),
-                    Some(key) => drop(self.lanes.get(key).loaded.insert(offset, item)),
-                }
-            }
+            (Origin::Retry(_), _) => self.place_retry(item),
             (_, None) => self.ready.push_front(Ready::Loose(item)),
             (_, Some(key)) => self.lanes.get(key).queue.push_front(item),
         }

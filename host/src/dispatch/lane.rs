@@ -62,6 +62,21 @@ impl Lane {
         }
     }
 
+    /// Whether a row of it is being read, or messages of one stand in its queue.
+    fn is_reading(&self) -> bool {
+        self.loading_row || self.queue.front().is_some_and(|item| matches!(item.origin, Origin::Row { .. }))
+    }
+
+    /// Whether what was read of its row has to wait.
+    fn reads_needlessly(&self) -> bool {
+        !self.loading_row && !self.can_run()
+    }
+
+    /// Forgets messages of its row that no worker has; they are read again when their turn comes.
+    pub(super) fn forget_row(&mut self) {
+        self.queue.retain(|item| !matches!(item.origin, Origin::Row { .. }));
+    }
+
     /// When the oldest message in its rows was accepted.
     pub(super) fn oldest_held_ms(&self) -> Option<Millis> {
         self.rows.first_key_value().map(|(_, row)| row.accepted_ms)
@@ -84,18 +99,29 @@ impl Lane {
 /// All lanes of a dispatcher. A lane exists while something of its key is pending in memory or in rows.
 pub(super) struct Lanes {
     row_offsets_max: usize,
+    rows_read_max: usize,
     lanes: HashMap<KeyHash, Lane>,
     /// Lanes whose tail row grew in this step.
     dirty: HashSet<KeyHash>,
-    /// Lanes that want their first row read.
-    want_rows: Vec<KeyHash>,
+    /// Lanes that want their first row read, in turn.
+    want_rows: VecDeque<KeyHash>,
+    /// Lanes whose first row is being read, or has messages in their queue.
+    reading: BTreeSet<KeyHash>,
     /// Whether no row is read yet, because messages that come before it may still be unread.
     pub(super) rows_wait: bool,
 }
 
 impl Lanes {
-    pub(super) fn new(row_offsets_max: usize) -> Self {
-        Self { row_offsets_max, lanes: HashMap::new(), dirty: HashSet::new(), want_rows: Vec::new(), rows_wait: false }
+    pub(super) fn new(row_offsets_max: usize, rows_read_max: usize) -> Self {
+        Self {
+            row_offsets_max,
+            rows_read_max,
+            lanes: HashMap::new(),
+            dirty: HashSet::new(),
+            want_rows: VecDeque::new(),
+            reading: BTreeSet::new(),
+            rows_wait: false,
+        }
     }
 
     pub(super) fn open(&mut self, key: KeyHash) -> &mut Lane {
@@ -117,6 +143,12 @@ impl Lanes {
         keys
     }
 
+    /// The first message in retry of a lane of which no worker has messages.
+    pub(super) fn first_front_of_idle(&self, key: KeyHash) -> Option<Offset> {
+        let lane = self.lanes.get(&key).filter(|lane| lane.taken == 0)?;
+        lane.fronts.first().copied()
+    }
+
     /// Looks at a lane after something of it changed. True if it became ready now.
     pub(super) fn wake(&mut self, key: KeyHash) -> bool {
         let Some(lane) = self.lanes.get_mut(&key) else { return false };
@@ -131,7 +163,8 @@ impl Lanes {
             // A row that is being drained no longer grows, so that its offsets stay what was read.
             lane.tail_sealed |=
                 lane.tail.as_ref().is_some_and(|tail| lane.rows.keys().next() == Some(&tail.offsets[0]));
-            self.want_rows.push(key);
+            self.want_rows.push_back(key);
+            self.reading.remove(&key);
         }
         // One that still stands among the ready ones is forgotten when its turn comes.
         if lane.is_done() && !lane.ready {
@@ -162,14 +195,39 @@ impl Lanes {
 
     /// Rows that are to be read now, by key and first offset.
     pub(super) fn rows_wanted(&mut self) -> Vec<(KeyHash, Offset)> {
-        let wanted = std::mem::take(&mut self.want_rows);
+        let mut wanted = Vec::new();
+        while !self.want_rows.is_empty() && self.may_read_row() {
+            let Some(key) = self.want_rows.pop_front() else { break };
+            let first = self.lanes.get(&key).and_then(|lane| lane.rows.keys().next());
+            if let Some(first) = first {
+                self.reading.insert(key);
+                wanted.push((key, *first));
+            }
+        }
         wanted
-            .into_iter()
-            .filter_map(|key| {
-                let lane = self.lanes.get(&key)?;
-                lane.rows.first_key_value().map(|(first, _)| (key, *first))
-            })
-            .collect()
+    }
+
+    /// Whether a row is wanted and may be read.
+    pub(super) fn has_row_to_read(&self) -> bool {
+        let needless = |key| self.lanes.get(key).is_none_or(|lane| !lane.is_reading() || lane.reads_needlessly());
+        !self.want_rows.is_empty() && (self.reading.len() < self.rows_read_max || self.reading.iter().any(needless))
+    }
+
+    /// Makes room for another row to be read. Where too many are, those that wait behind a running message
+    /// or one in retry are forgotten, to be read again: so that no key keeps others from being read.
+    fn may_read_row(&mut self) -> bool {
+        if self.reading.len() < self.rows_read_max {
+            return true;
+        }
+        let lanes = &mut self.lanes;
+        self.reading.retain(|key| {
+            let Some(lane) = lanes.get_mut(key) else { return false };
+            if lane.reads_needlessly() {
+                lane.forget_row();
+            }
+            lane.is_reading()
+        });
+        self.reading.len() < self.rows_read_max
     }
 
     /// The answer to a wanted row came. True if its messages may join the queue.

@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use driver::World;
 
-const SEEDS_DEFAULT: u64 = 4_000;
+const SEEDS_DEFAULT: u64 = 8_000;
 
 /// Lives through one seed. The trace is what happened, if asked for; it is there also after a panic.
 fn live(seed: u64, world: &mut World) {

@@ -17,13 +17,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// What a dispatcher wants to know.
 pub enum Request {
-    Fetch {
-        subscription: Arc<Subscription>,
-        selection: Selection,
-        from: Offset,
-        messages_max: usize,
-        bytes_max: usize,
-    },
+    Fetch { subscription: Arc<Subscription>, selection: Selection, from: Offset, messages_max: usize, bytes_max: usize },
     Retries { subscription: Arc<Subscription>, offsets: Vec<Offset> },
     Row { subscription: Arc<Subscription>, at: HeldAt },
 }

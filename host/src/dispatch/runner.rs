@@ -85,8 +85,15 @@ impl Runner {
             called = self.call(&item, program, policy, &offer, rest).await;
         }
         let digest = program.digest();
-        let mut finished =
-            Finished { item, outcome: Outcome::Acked, began_ms, duration: Duration::ZERO, digest, forced: None, decision: None };
+        let mut finished = Finished {
+            item,
+            outcome: Outcome::Acked,
+            began_ms,
+            duration: Duration::ZERO,
+            digest,
+            forced: None,
+            decision: None,
+        };
         match called {
             Ok(Called { outcome, effects, state, duration, .. }) => {
                 finished.outcome = outcome;
@@ -129,7 +136,8 @@ impl Runner {
         rest: &mut VecDeque<Item>,
     ) -> Result<Called, CallError> {
         let shared = &self.subscription.shared;
-        let state = self.state.take().unwrap_or_else(|| StateReads::new(shared.log.clone(), program.consumer().clone()));
+        let state =
+            self.state.take().unwrap_or_else(|| StateReads::new(shared.log.clone(), program.consumer().clone()));
         let mut instance = self.instance.take();
         if policy.isolation == Isolation::Fresh {
             instance = None;
@@ -193,7 +201,14 @@ impl Runner {
     }
 
     /// Settles one call with all that it staged and read, as one transaction.
-    fn settle(&mut self, consumer: &Arc<str>, finished: Finished, effects: Effects, reads: Vec<StateRead>, rest: &mut VecDeque<Item>) {
+    fn settle(
+        &mut self,
+        consumer: &Arc<str>,
+        finished: Finished,
+        effects: Effects,
+        reads: Vec<StateRead>,
+        rest: &mut VecDeque<Item>,
+    ) {
         if finished.item.reruns >= RERUNS_MAX && finished.outcome == Outcome::Acked && !reads.is_empty() {
             tracing::debug!(subscription = %self.subscription.name, "a message was run again {RERUNS_MAX} times");
         }
@@ -254,5 +269,10 @@ fn idempotency_key(bus: &uuid::Uuid, subscription: &str, offset: u64) -> String 
     hash.update(subscription.as_bytes());
     hash.update(&offset.to_le_bytes());
     let digits = b"0123456789abcdef";
-    hash.digest128().to_be_bytes().iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(digits[usize::from(digit)])).collect()
+    hash.digest128()
+        .to_be_bytes()
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|digit| char::from(digits[usize::from(digit)]))
+        .collect()
 }

@@ -8,9 +8,9 @@ use crate::message::{Millis, Offset, SharedMessage};
 use crate::outcome::{Attempt, DeadReason, History, OutcomeKind};
 use crate::settle::{Decision, settle};
 
+use super::Dispatcher;
 use super::intake::{advanced, pass};
 use super::item::{Finished, Item, Origin};
-use super::{Dispatcher, Retry, RetryPhase};
 
 impl Dispatcher {
     /// Decides what follows from each call, and says what is to be recorded of it. Nothing else changes
@@ -110,7 +110,7 @@ impl Dispatcher {
         }
         if let Decision::Held { due_ms, .. } = decision {
             let accepted_ms = message.accepted_ms;
-            self.enter_retry(offset, Retry { due_ms, accepted_ms, lane, phase: RetryPhase::Due });
+            self.enter_retry(offset, due_ms, accepted_ms, lane);
             if let Some(key) = lane {
                 self.spill(key, settlement);
             }
@@ -129,7 +129,7 @@ impl Dispatcher {
     ) {
         for (message, dead) in letters {
             let offset = message.offset;
-            if self.retries.contains_key(&offset) {
+            if self.retries.contains(offset) {
                 continue;
             }
             let lane = self.lane_of(&message);
@@ -142,7 +142,7 @@ impl Dispatcher {
             settlement.counts.rows += 1;
             settlement.counts.redriven += 1;
             let accepted_ms = message.accepted_ms;
-            self.enter_retry(offset, Retry { due_ms: now_ms, accepted_ms, lane, phase: RetryPhase::Due });
+            self.enter_retry(offset, now_ms, accepted_ms, lane);
         }
     }
 

@@ -48,7 +48,12 @@ impl StateSource for StateReads {
         Ok(value)
     }
 
-    fn scan(&mut self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, Bytes)>, StateUnreadable> {
+    fn scan(
+        &mut self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Bytes)>, StateUnreadable> {
         self.pinned();
         let read = self.log.state_scan(&self.consumer, prefix, after, limit);
         let found = read.map_err(|error| StateUnreadable(error.to_string()))?;

@@ -128,15 +128,19 @@ impl Subscription {
         let reselection = change(&inner.dispatcher)?;
         let now_ms = self.now_ms();
         let mut txn = Txn { now_ms, ..Txn::default() };
-        let (selection, skipped_unread, end) = match reselection {
+        let (selection, untold, skipped_unread, end) = match reselection {
             Some(new) => {
                 txn.changes.push(new.change);
-                (new.selection, new.skipped_unread, new.end)
+                (new.selection, new.untold, new.skipped_unread, new.end)
             }
-            None => (inner.dispatcher.selection().clone(), 0, 0),
+            None => (inner.dispatcher.selection().clone(), 0, 0, 0),
         };
         let mut actions = Vec::new();
-        inner.dispatcher.step(Event::Configured { policy, selection, skipped_unread, end }, now_ms, &mut actions);
+        inner.dispatcher.step(
+            Event::Configured { policy, selection, untold, skipped_unread, end },
+            now_ms,
+            &mut actions,
+        );
         actions.retain_mut(|action| match action {
             Action::Commit(settlement) => {
                 let taken = std::mem::replace(settlement, Settlement::new(self.id, 0));
@@ -251,7 +255,11 @@ impl Subscription {
     }
 
     /// What a runner does next, or `None` where it has retired. `call` is what its calls take on average.
-    pub(super) fn take_run(self: &Arc<Self>, call: Duration, instance: &mut Option<Instance>) -> Option<(Vec<Item>, Policy)> {
+    pub(super) fn take_run(
+        self: &Arc<Self>,
+        call: Duration,
+        instance: &mut Option<Instance>,
+    ) -> Option<(Vec<Item>, Policy)> {
         let mut inner = self.lock();
         let fitting = RUN_TARGET.as_nanos() / call.as_nanos().max(1);
         let slots = (inner.dispatcher.policy().concurrency as usize).min(self.shared.workers).max(1);
@@ -422,6 +430,8 @@ pub struct Situation {
 pub struct Reselection {
     pub change: Change,
     pub selection: Selection,
+    /// Messages of the selection before that are synced and were not routed yet.
+    pub untold: u64,
     /// Messages that were not read yet and are no longer taken.
     pub skipped_unread: u64,
     /// The log's end that the counts stand on.

@@ -11,8 +11,9 @@ use serde_json::{Map, Value, json};
 use super::body::BodyError;
 use super::cloud_events::{DecodeError, EventError};
 use super::guard::Refusal;
-use crate::bus::{BusError, PublishError};
+use crate::bus::BusError;
 use crate::log::ReadError;
+use crate::publish::PublishError;
 use crate::topic::TopicError;
 
 /// What is wrong, in general.
@@ -258,5 +259,93 @@ impl From<Refusal> for Problem {
             Refusal::Origin { origin } => Self::new(&FORBIDDEN_ORIGIN, &refusal).facts(json!({ "origin": origin })),
             Refusal::CrossSite => Self::new(&FORBIDDEN_ORIGIN, &refusal),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(problem: Problem) -> (u16, String, Value) {
+        let document = problem.document();
+        let status = problem.status().as_u16();
+        assert_eq!(document["status"], status);
+        for member in ["title", "detail", "hint"] {
+            assert!(document[member].as_str().is_some_and(|text| !text.is_empty()), "{member} of {document}");
+        }
+        (status, document["type"].as_str().unwrap_or_default().replace("/problems/", ""), document)
+    }
+
+    #[test]
+    fn every_refused_publish_has_its_own_answer() {
+        let topic = || "order.placed".to_owned();
+        let table = [
+            (PublishError::TooLarge { topic: topic(), bytes: 9, bytes_max: 8 }, 413, "too-large"),
+            (PublishError::AttributesTooLarge { topic: topic(), bytes: 9, bytes_max: 8 }, 413, "attributes-too-large"),
+            (PublishError::TooManyMessages { messages: 9, messages_max: 8 }, 413, "batch-too-large"),
+            (PublishError::BatchTooLarge { bytes: 9, bytes_max: 8 }, 413, "batch-too-large"),
+            (PublishError::NoRoom { free_bytes: 1, min_bytes: 2 }, 507, "no-room"),
+            (PublishError::Busy { unsynced_bytes: 3 }, 429, "busy"),
+            (PublishError::Stopping, 503, "stopping"),
+        ];
+        for (error, status, slug) in table {
+            let (found, kind, document) = told(error.clone().into());
+            assert_eq!((found, kind.as_str()), (status, slug), "{error}");
+            if status == 413 {
+                assert!(document["bytes"] == 9 || document["messages"] == 9, "{document}");
+            }
+        }
+        let (_, _, document) = told(PublishError::TooLarge { topic: topic(), bytes: 9, bytes_max: 8 }.into());
+        assert!(document["hint"].as_str().unwrap().contains("dataref"), "{document}");
+        let response = Problem::from(PublishError::Busy { unsynced_bytes: 3 }).into_response();
+        assert_eq!(response.headers()[RETRY_AFTER], "1");
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+    }
+
+    #[test]
+    fn every_refused_question_has_its_own_answer() {
+        let known = vec!["inventory".to_owned(), "email".to_owned()];
+        let unknown = |subscription: &str| BusError::UnknownSubscription {
+            subscription: subscription.to_owned(),
+            known: known.clone(),
+        };
+        let damaged = ReadError::Damaged { table: "blocks", what: "checksum of /data/log".to_owned() };
+        let table = [
+            (BusError::UnknownTopic { topic: "a".to_owned() }, 404, "unknown-topic"),
+            (unknown("emial"), 404, "unknown-subscription"),
+            (BusError::UnknownDeadLetter { id: "a:1".to_owned() }, 404, "unknown-dead-letter"),
+            (
+                BusError::StillDeclared { subscription: "a".to_owned(), manifest: "a.toml".to_owned() },
+                409,
+                "still-declared",
+            ),
+            (BusError::Read(damaged.clone()), 500, "log-damaged"),
+            (BusError::Stopping, 503, "stopping"),
+        ];
+        for (error, status, slug) in table {
+            let (found, kind, _) = told(error.clone().into());
+            assert_eq!((found, kind.as_str()), (status, slug), "{error}");
+        }
+        let (_, _, document) = told(unknown("emial").into());
+        assert_eq!(document["did_you_mean"], "email");
+        let (_, _, document) = told(unknown("zzz").into());
+        assert_eq!(document["did_you_mean"], Value::Null);
+        let (_, _, document) = told(BusError::Read(damaged).into());
+        assert!(!document.to_string().contains("/data/log"), "the operator's business: {document}");
+    }
+
+    #[test]
+    fn a_fact_never_takes_the_place_of_a_standard_member() {
+        let problem = Problem::new(&BAD_EVENT, "d").facts(json!({ "status": 1, "type": "x", "attribute": "id" }));
+        let (status, slug, document) = told(problem);
+        assert_eq!((status, slug.as_str(), &document["attribute"]), (400, "bad-event", &json!("id")));
+    }
+
+    #[test]
+    fn kinds_are_told_apart_by_their_names() {
+        let mut slugs: Vec<_> = KINDS.iter().map(|kind| kind.slug).collect();
+        slugs.sort_unstable();
+        slugs.dedup();
+        assert_eq!(slugs.len(), KINDS.len());
     }
 }

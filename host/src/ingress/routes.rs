@@ -23,10 +23,11 @@ use super::cloud_events::{self, Encoded, Fill, Mode};
 use super::guard::{self, Allowed};
 use super::problem::{self, Problem};
 use super::{IngressSettings, tail};
-use crate::bus::{Bus, BusError, DeadLetterFilter, DeadLetterView, PluginView, SubscriptionView, TopicView};
+use crate::bus::{Bus, BusError, DeadLetterFilter};
 use crate::limits::{BATCH_BYTES_MAX, KIB, MESSAGE_ATTRIBUTES_BYTES_MAX};
 use crate::message::{Message, Offset, Sequence, SharedMessage};
 use crate::topic::{TopicFilter, TopicName};
+use crate::view::{DeadLetterView, PluginView, SubscriptionView, TopicView};
 
 /// Items of one answer: by default, and at most.
 const LIMIT_DEFAULT: usize = 100;
@@ -392,7 +393,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> 
         let parameters: Result<Query<T>, QueryRejection> = Query::from_request_parts(parts, state).await;
         match parameters {
             Ok(Query(parameters)) => Ok(Self(parameters)),
-            Err(error) => Err(Problem::new(&problem::BAD_PARAMETER, error.body_text())),
+            Err(error) => {
+                let text = error.body_text();
+                let detail = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+                Err(Problem::new(&problem::BAD_PARAMETER, detail))
+            }
         }
     }
 }

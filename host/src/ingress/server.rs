@@ -16,8 +16,9 @@ use tokio::task::JoinSet;
 const CONNECTIONS_MAX: usize = 512;
 /// How long a request's head may take, and how long a connection may idle between requests.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(60);
-/// How long requests may go on once the bus stops. The slowest of them may read a body.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long requests may go on once the bus stops. A publish takes milliseconds; what is cut off is a body
+/// that arrives slowly. Service managers kill after 10 s, and the bus itself has to finish after this.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 /// After a failed accept, usually for want of file descriptors, others must end first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -86,4 +87,55 @@ async fn serve(stream: TcpStream, router: Router, mut stop: watch::Receiver<bool
 pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     // Where the sender is gone nobody could stop the bus any more.
     let _ = stop.wait_for(|stop| *stop).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use axum::routing::get;
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    /// Sends a request on a connection of its own; the answer is read to its end on another thread.
+    fn ask(address: std::net::SocketAddr) -> std::thread::JoinHandle<String> {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        std::thread::spawn(move || {
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        })
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stop_finishes_what_has_begun_and_takes_nothing_more() {
+        let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let handler = {
+            let (begun, go_on) = (Arc::clone(&begun), Arc::clone(&go_on));
+            move || async move {
+                begun.notify_one();
+                go_on.notified().await;
+                "answered"
+            }
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let server = tokio::spawn(run(listener, Router::new().route("/", get(handler)), stopped));
+        let answer = ask(address);
+        begun.notified().await;
+        stop.send_replace(true);
+        // The address is given up at once: it can be bound again while the request goes on.
+        while TcpStream::connect(address).is_ok() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!server.is_finished());
+        go_on.notify_one();
+        server.await.unwrap();
+        let answer = answer.join().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("answered"), "{answer}");
+    }
 }

@@ -74,19 +74,24 @@ impl DiskState {
         self.failure().broken.is_some()
     }
 
-    /// What a failed commit or open is to be called. `error` is redb's own, where the disk reported none.
-    pub(crate) fn judge(&self, error: &dyn std::error::Error) -> LogFailure {
+    /// What the disk reported, if anything.
+    pub(crate) fn reported(&self) -> Option<LogFailure> {
         let path = self.path.display().to_string();
-        let mut failure = self.failure();
+        let failure = self.failure();
         match (&failure.broken, &failure.full) {
-            (Some(error), _) => LogFailure::Broken { path, error: error.clone() },
-            (None, Some(error)) => LogFailure::Full { path, error: error.clone() },
-            (None, None) => {
-                let error = error.to_string();
-                self.break_down(&mut failure, &error);
-                LogFailure::Broken { path, error }
-            }
+            (Some(error), _) => Some(LogFailure::Broken { path, error: error.clone() }),
+            (None, Some(error)) => Some(LogFailure::Full { path, error: error.clone() }),
+            (None, None) => None,
         }
+    }
+
+    /// What a failed commit is to be called. `error` counts where the disk reported nothing: nothing
+    /// is written any more, but the disk is not to blame, so there is no marker.
+    pub(crate) fn judge(&self, error: &str) -> LogFailure {
+        self.reported().unwrap_or_else(|| {
+            self.failure().broken = Some(error.to_owned());
+            LogFailure::Broken { path: self.path.display().to_string(), error: error.to_owned() }
+        })
     }
 
     /// A commit succeeded: what had no room before has found some.
@@ -177,12 +182,9 @@ impl StorageBackend for Disk {
 pub(crate) struct LogFile(File);
 
 impl LogFile {
-    /// Opens or creates the file, locks it, and syncs what is in it: after a crash of the process, what
-    /// is read may be only in the page cache, and must not be served before it is on the disk.
+    /// Opens or creates the file for this process alone.
     pub(crate) fn open(folder: &DataFolder) -> Result<Self, FolderError> {
-        let file = folder.open_log()?;
-        file.sync_all().map_err(|error| FolderError::Io { path: folder.log_path(), error })?;
-        Ok(Self(file))
+        folder.open_log().map(Self)
     }
 }
 
@@ -213,3 +215,8 @@ pub(crate) fn free_bytes(folder: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(folder)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
+
+#[cfg(test)]
+pub(crate) mod faults;
+#[cfg(test)]
+mod tests;

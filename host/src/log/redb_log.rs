@@ -7,6 +7,7 @@
 
 mod block;
 mod block_cache;
+mod blocks;
 mod encoding;
 mod figures;
 mod messages;
@@ -15,6 +16,7 @@ mod queue;
 mod reader;
 mod recent;
 mod rows;
+mod space;
 mod tables;
 mod topic_choice;
 mod writer;
@@ -23,8 +25,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
-use redb::Database;
+use redb::{Database, ReadTransaction};
 use uuid::Uuid;
 
 use super::disk::{DiskState, FolderError};
@@ -39,7 +42,8 @@ use block_cache::BlockCache;
 use figures::Meter;
 use queue::{Ending, Queue};
 use recent::Visible;
-use writer::{Space, Writer};
+use space::Space;
+use writer::Writer;
 
 /// How a log is opened. Sizes are in bytes.
 #[derive(Clone, Debug)]
@@ -102,6 +106,10 @@ pub struct RedbLog {
 
 /// What readers and the writer share.
 struct Inner {
+    /// What readers read: the state as of the last commit. The writer replaces it, because beginning a
+    /// read transaction waits while redb syncs a file that grows, and no reader may wait for that.
+    snapshot: ArcSwap<ReadTransaction>,
+    /// After the snapshot, so that it is dropped after it.
     database: Database,
     disk: Arc<DiskState>,
     queue: Arc<Queue>,
@@ -119,7 +127,7 @@ impl RedbLog {
         open::open(options, None)
     }
 
-    fn end(&self, ending: Ending) {
+    fn finish(&self, ending: Ending) {
         self.inner.queue.end(ending);
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         // The listener may drop the log from the writer's own thread.
@@ -132,7 +140,7 @@ impl RedbLog {
 
 impl Drop for RedbLog {
     fn drop(&mut self) {
-        self.end(Ending::Discard);
+        self.finish(Ending::Discard);
     }
 }
 
@@ -241,7 +249,7 @@ impl Log for RedbLog {
     }
 
     fn close(&self) {
-        self.end(Ending::Drain);
+        self.finish(Ending::Drain);
     }
 }
 

@@ -450,3 +450,6 @@ fn settlement_bytes(settlement: &Settlement) -> usize {
     let rows = settlement.retries.len() + settlement.dead.len() + settlement.held.len();
     TXN_BYTES * rows + retries.sum::<usize>() + dead.sum::<usize>() + held.sum::<usize>()
 }
+
+#[cfg(test)]
+mod tests;

@@ -163,7 +163,7 @@ impl Instance {
             None => {
                 let loaded = self.version.component.loaded();
                 let instance = loaded.pre.instantiate_async(&mut self.store).await?;
-                let handle = instance.get_typed_func(&mut self.store, &loaded.handle)?;
+                let handle = instance.get_typed_func(&mut self.store, loaded.handle)?;
                 *self.handle.insert(handle)
             }
         };

@@ -53,9 +53,37 @@ fn report(error: &wasmtime::Error, guest: &Guest) -> String {
         let _ = write!(text, "\nthe guest printed:\n{output}");
     }
     if let Some(backtrace) = backtrace {
-        let _ = write!(text, "\n{backtrace}");
+        text.push_str("\nbacktrace:");
+        // Its first line is a heading.
+        for frame in backtrace.lines().skip(1) {
+            text.push('\n');
+            text.push_str(&without_hashes(frame));
+        }
     }
     clipped(text)
+}
+
+/// A function's name without the hashes by which Rust tells versions of crates apart: `core[0123...]::`
+/// and `::h0123...` say nothing to the person who reads them.
+fn without_hashes(name: &str) -> String {
+    const DIGITS: usize = 16;
+    let is_hash = |text: &str| text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let mut plain = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some(at) = rest.find(['[', ':']) {
+        plain.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let (opening, closing) = if rest.starts_with('[') { ("[", "]") } else { ("::h", "") };
+        let hash = rest.strip_prefix(opening).and_then(|after| after.split_at_checked(DIGITS));
+        match hash {
+            Some((hash, after)) if is_hash(hash) && after.starts_with(closing) => rest = &after[closing.len()..],
+            _ => {
+                plain.push_str(&rest[..1]);
+                rest = &rest[1..];
+            }
+        }
+    }
+    plain + rest
 }
 
 fn clipped(mut text: String) -> String {
@@ -65,4 +93,35 @@ fn clipped(mut text: String) -> String {
 
 fn delay(after_ms: Option<u64>) -> Option<Duration> {
     after_ms.map(|millis| Duration::from_millis(millis).min(RETRY_DELAY_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lose_their_hashes_and_nothing_else() {
+        let table = [
+            ("core[6d9e98711c484d2e]::panicking::panic_fmt", "core::panicking::panic_fmt"),
+            ("obedient::misdeed::told_to_trap::h1b3957386e3658f0", "obedient::misdeed::told_to_trap"),
+            ("<a[0000000000000000]::b::h0123456789abcdef as c>::d", "<a::b as c>::d"),
+            ("a[0]::h[::hello[0123456789abcdef", "a[0]::h[::hello[0123456789abcdef"),
+            (
+                "\u{fc}ber::h\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}[",
+                "\u{fc}ber::h\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}[",
+            ),
+        ];
+        for (name, plain) in table {
+            assert_eq!(without_hashes(name), plain);
+        }
+    }
+
+    #[test]
+    fn what_a_guest_says_is_bounded() {
+        let reason = "\u{fc}".repeat(EVIDENCE_TEXT_BYTES_MAX);
+        let retry = RetryRecord { reason, after_ms: Some(u64::MAX) };
+        let Outcome::Retry { reason, after } = returned(Err(Failure::Retry(retry))) else { panic!() };
+        assert_eq!(reason.len(), EVIDENCE_TEXT_BYTES_MAX);
+        assert_eq!(after, Some(RETRY_DELAY_MAX));
+    }
 }

@@ -15,6 +15,9 @@ use crate::limits;
 use crate::message::{Event, Message, Millis, Sequence};
 use crate::topic::TopicName;
 
+/// State keys that a call wrote, with their new values; `None` removes.
+pub(super) type StagedWrites = BTreeMap<String, Option<Bytes>>;
+
 /// The data of a store.
 pub(super) struct Guest {
     pub(super) version: Arc<Version>,
@@ -61,7 +64,7 @@ pub(super) struct Call {
     pub(super) hops: u8,
     pub(super) message_data_bytes_max: usize,
     pub(super) publishes: Vec<Event>,
-    pub(super) writes: BTreeMap<String, Option<Bytes>>,
+    pub(super) writes: StagedWrites,
     /// Bytes of both.
     pub(super) staged_bytes: usize,
     pub(super) log_bytes: usize,
@@ -112,7 +115,7 @@ impl Call {
     }
 
     /// As [`Call::source`], with the staged writes.
-    pub(super) fn state_parts(&mut self) -> wasmtime::Result<(&mut dyn StateSource, &BTreeMap<String, Option<Bytes>>)> {
+    pub(super) fn state_parts(&mut self) -> wasmtime::Result<(&mut dyn StateSource, &StagedWrites)> {
         match &mut self.state {
             Some(state) if self.handling => Ok((&mut **state, &self.writes)),
             _ => {

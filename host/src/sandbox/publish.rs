@@ -224,3 +224,102 @@ fn timestamp(what: &str, millis: Millis) -> Answer<String> {
 fn shortened(text: &str) -> &str {
     &text[..text.floor_char_boundary(64)]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests;
+    use super::*;
+
+    fn parts<'a>() -> Parts<'a> {
+        Parts {
+            topic: "out.a".into(),
+            kind: "com.example.a".into(),
+            key: None,
+            id: None,
+            subject: None,
+            content_type: None,
+            attributes: Vec::new(),
+            data: b"data",
+            deliver_at_ms: None,
+            expires_ms: None,
+        }
+    }
+
+    fn event(parts: Parts<'_>) -> Answer<Event> {
+        parts.into_event(&tests::call(), &[TopicFilter::parse("out.>").unwrap()])
+    }
+
+    fn attributes<'a>(attributes: &[(&'a str, &'a str)]) -> Parts<'a> {
+        let attributes = attributes.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        Parts { attributes, ..parts() }
+    }
+
+    #[test]
+    fn what_the_guest_gives_is_kept() {
+        let given = Parts {
+            key: Some("key".into()),
+            id: Some("id".into()),
+            subject: Some("subject".into()),
+            content_type: Some("application/json; charset=utf-8".into()),
+            ..attributes(&[("correlationid", "c-1"), ("time", "2026-02-03T04:05:06Z")])
+        };
+        let event = event(given).unwrap();
+        assert_eq!((event.id.as_str(), event.kind.as_str()), ("id", "com.example.a"));
+        assert_eq!(event.key.as_deref(), Some("key"));
+        assert_eq!(event.subject.as_deref(), Some("subject"));
+        assert_eq!(event.content_type.as_deref(), Some("application/json; charset=utf-8"));
+        let kept = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(event.attributes, [kept("correlationid", "c-1"), kept("time", "2026-02-03T04:05:06Z")]);
+        assert_eq!(&event.data[..], b"data");
+    }
+
+    #[test]
+    fn what_is_no_cloud_event_is_invalid() {
+        let control = || Some("a\nb".into());
+        let empty = || Some("".into());
+        let table = [
+            (Parts { id: empty(), ..parts() }, "`id` is given and empty"),
+            (Parts { key: empty(), ..parts() }, "`key` is given and empty"),
+            (Parts { subject: control(), ..parts() }, "`subject` holds the control character '\\n'"),
+            (Parts { kind: "a\u{0}".into(), ..parts() }, "`type` holds the control character '\\0'"),
+            (Parts { content_type: Some("json".into()), ..parts() }, "`content-type` \"json\" is no media type"),
+            (attributes(&[("Upper", "")]), "attribute `Upper` is no name; names are lower-case letters and digits"),
+            (attributes(&[("", "")]), "attribute `` is no name; names are lower-case letters and digits"),
+            (
+                attributes(&[("source", "me")]),
+                "attribute `source` is not for extensions; it is a field of the record or set by the bus",
+            ),
+            (attributes(&[("a", "1"), ("a", "2")]), "attribute `a` is given twice"),
+            (attributes(&[("a", "\u{1b}[0m")]), "`a` holds the control character '\\u{1b}'"),
+            (attributes(&[("time", "noon")]), "attribute `time` is no time as RFC 3339 writes it"),
+            (
+                Parts { expires_ms: Some(1), ..attributes(&[("expirytime", "2026-02-03T04:05:06Z")]) },
+                "both `expires-ms` and `expirytime` are given",
+            ),
+            (
+                Parts { expires_ms: Some(u64::MAX), ..parts() },
+                "`expires-ms` of 18446744073709551615 ms is past the year 9999",
+            ),
+        ];
+        for (parts, reason) in table {
+            assert_eq!(event(parts), Err(PublishRefusal::Invalid(reason.to_owned())));
+        }
+    }
+
+    #[test]
+    fn sizes_are_bounded() {
+        let long = "x".repeat(limits::MESSAGE_ATTRIBUTES_BYTES_MAX);
+        let data = vec![0; limits::MIB + 1];
+        let table = [
+            (Parts { data: &data, ..parts() }, "the data has 1048577 bytes; at most 1048576 are accepted"),
+            (attributes(&[("a", &long)]), "names and attributes have 65555 bytes; at most 65536 are accepted"),
+            (
+                Parts { key: Some(long[..limits::KEY_BYTES_MAX + 1].into()), ..parts() },
+                "the key has 1025 bytes; at most 1024 are accepted",
+            ),
+        ];
+        for (parts, reason) in table {
+            assert_eq!(event(parts), Err(PublishRefusal::TooLarge(reason.to_owned())));
+        }
+    }
+}

@@ -1,14 +1,13 @@
 //! A consumer's state as one call sees it: its own staged writes over what its source holds.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{WasmList, WasmStr};
 
-use super::guest::Guest;
+use super::guest::{Call, Guest, StagedWrites};
 use super::records::{EntryRecord, StateRefusal};
 use super::{StateSource, StateUnreadable};
 use crate::limits;
@@ -16,7 +15,6 @@ use crate::limits;
 /// Entries that are asked of the source at a time, so that a scan of large values is noticed early.
 const SCAN_PAGE: usize = 100;
 
-type Staged = BTreeMap<String, Option<Bytes>>;
 type Answer<T> = Result<T, StateRefusal>;
 
 /// `state.get`
@@ -49,36 +47,34 @@ pub(super) fn set(
     }
     let key = key.to_str(&store)?.into_owned();
     let value = Bytes::copy_from_slice(value.as_le_slice(&store));
-    stage(store.data_mut(), key, Some(value))
+    // Nothing may be staged before there is a message whose acknowledgement would commit it.
+    store.data_mut().call.source()?;
+    Ok(stage(&mut store.data_mut().call, key, Some(value)))
 }
 
 /// `state.delete`
 pub(super) fn delete(mut store: StoreContextMut<'_, Guest>, key: &WasmStr) -> wasmtime::Result<Answer<()>> {
     let key = key.to_str(&store)?.into_owned();
-    stage(store.data_mut(), key, None)
+    store.data_mut().call.source()?;
+    Ok(stage(&mut store.data_mut().call, key, None))
 }
 
-fn stage(guest: &mut Guest, key: String, value: Option<Bytes>) -> wasmtime::Result<Answer<()>> {
-    // Nothing may be staged before there is a message whose acknowledgement would commit it.
-    guest.call.source()?;
-    if let Err(refusal) = check_key(&key) {
-        return Ok(Err(refusal));
-    }
-    let size = |key: &str, value: &Option<Bytes>| key.len() + value.as_ref().map_or(0, Bytes::len);
-    let call = &mut guest.call;
-    let before = call.writes.get(&key).map(|value| size(&key, value));
-    let bytes = call.staged_bytes - before.unwrap_or(0) + size(&key, &value);
+fn stage(call: &mut Call, key: String, value: Option<Bytes>) -> Answer<()> {
+    check_key(&key)?;
+    let size = |value: &Option<Bytes>| key.len() + value.as_ref().map_or(0, Bytes::len);
+    let before = call.writes.get(&key).map(size);
+    let bytes = call.staged_bytes - before.unwrap_or(0) + size(&value);
     if before.is_none() && call.writes.len() >= limits::STAGED_MESSAGES_MAX {
-        let keys = limits::STAGED_MESSAGES_MAX;
-        return Ok(Err(StateRefusal::Full(format!("one call writes at most {keys} keys"))));
+        let keys_max = limits::STAGED_MESSAGES_MAX;
+        return Err(StateRefusal::Full(format!("one call writes at most {keys_max} keys")));
     }
     if bytes > limits::STAGED_BYTES_MAX {
         let bytes_max = limits::STAGED_BYTES_MAX;
-        return Ok(Err(StateRefusal::Full(format!("one call stages at most {bytes_max} bytes"))));
+        return Err(StateRefusal::Full(format!("one call stages at most {bytes_max} bytes")));
     }
     call.staged_bytes = bytes;
     call.writes.insert(key, value);
-    Ok(Ok(()))
+    Ok(())
 }
 
 /// `state.scan`
@@ -129,7 +125,7 @@ enum ScanError {
 /// of stored ones.
 fn merged_scan(
     source: &mut dyn StateSource,
-    staged: &Staged,
+    staged: &StagedWrites,
     prefix: &str,
     after: Option<&str>,
     limit: usize,
@@ -190,9 +186,11 @@ fn check_key(key: &str) -> Answer<()> {
 #[cfg(test)]
 mod tests {
     use std::any::Any;
+    use std::collections::BTreeMap;
 
     use proptest::prelude::*;
 
+    use super::super::tests;
     use super::*;
 
     struct Stored(BTreeMap<String, Bytes>);
@@ -231,7 +229,7 @@ mod tests {
         ) {
             let value = |byte: u8| Bytes::from(vec![byte]);
             let stored: BTreeMap<_, _> = stored.into_iter().map(|(key, byte)| (key, value(byte))).collect();
-            let staged: Staged = staged.into_iter().map(|(key, byte)| (key, byte.map(value))).collect();
+            let staged: StagedWrites = staged.into_iter().map(|(key, byte)| (key, byte.map(value))).collect();
             let mut merged = stored.clone();
             for (key, value) in &staged {
                 match value {
@@ -243,6 +241,30 @@ mod tests {
             let found = merged_scan(&mut Stored(stored), &staged, &prefix, after.as_deref(), limit, usize::MAX).unwrap();
             prop_assert_eq!(found, expected);
         }
+    }
+
+    #[test]
+    fn staged_writes_are_bounded_in_count_and_bytes() {
+        let mut call = tests::call();
+        let value = |bytes: usize| Some(Bytes::from(vec![0; bytes]));
+        // Writing a key again takes the room of what it replaces.
+        for _ in 0..100 {
+            assert_eq!(stage(&mut call, "k".to_owned(), value(limits::MIB)), Ok(()));
+        }
+        assert_eq!(call.staged_bytes, limits::MIB + 1);
+        let fill = (0..7).map(|number| stage(&mut call, format!("{number}"), value(limits::MIB)));
+        let refused = StateRefusal::Full("one call stages at most 8388608 bytes".to_owned());
+        assert_eq!(fill.filter_map(Result::err).collect::<Vec<_>>(), [refused]);
+
+        let mut call = tests::call();
+        for number in 0..limits::STAGED_MESSAGES_MAX {
+            assert_eq!(stage(&mut call, format!("{number}"), None), Ok(()));
+        }
+        assert_eq!(stage(&mut call, "0".to_owned(), value(1)), Ok(()), "a key that is staged already is no new one");
+        let refused = stage(&mut call, "one more".to_owned(), None);
+        assert_eq!(refused, Err(StateRefusal::Full("one call writes at most 1000 keys".to_owned())));
+        let key = "k".repeat(limits::STATE_KEY_BYTES_MAX + 1);
+        assert!(matches!(stage(&mut call, key, None), Err(StateRefusal::InvalidKey(_))));
     }
 
     #[test]
@@ -260,7 +282,7 @@ mod tests {
     #[test]
     fn a_scan_larger_than_the_guest_is_not_gathered() {
         let stored = (0..10).map(|number| (format!("{number}"), Bytes::from(vec![0; 100]))).collect();
-        let found = merged_scan(&mut Stored(stored), &Staged::new(), "", None, 10, 500);
+        let found = merged_scan(&mut Stored(stored), &StagedWrites::new(), "", None, 10, 500);
         assert!(matches!(found, Err(ScanError::TooLarge)));
     }
 }

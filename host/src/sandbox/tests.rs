@@ -114,6 +114,11 @@ fn offer(timeout: Duration) -> Offer {
     }
 }
 
+/// A call as the guest's imports see it.
+pub(super) fn call() -> guest::Call {
+    guest::Call::new(&message(&[]), &offer(PATIENCE), state(&[]), limits::MIB, String::new())
+}
+
 /// State that is fixed, and counts how often it was read.
 #[derive(Debug, Default)]
 struct FixedState {
@@ -250,6 +255,17 @@ fn a_start_function_that_never_ends_times_out() {
 }
 
 #[test]
+fn a_guest_that_begins_with_too_much_memory_has_none() {
+    let bench = Bench::new();
+    let large = SCRIPT.replace(r#"(memory (export "memory") 2)"#, r#"(memory (export "memory") 65)"#);
+    let outcome = bench.run_in(&bench.program_of(&large), &mut None, &[]).outcome;
+    assert!(
+        matches!(outcome, Outcome::OutOfMemory { limit_bytes, .. } if limit_bytes == 4 * limits::MIB),
+        "{outcome:?}"
+    );
+}
+
+#[test]
 fn effects_are_refused_while_the_guest_is_set_up() {
     let bench = Bench::new();
     let eager = SCRIPT.replace(
@@ -261,6 +277,11 @@ fn effects_are_refused_while_the_guest_is_set_up() {
     assert!(report.contains("not while the guest is set up"), "{report}");
 }
 
+/// Threads of the bus's own poll calls, and hand them to each other.
+fn sendable<F: Future + Send>(call: F) -> F {
+    call
+}
+
 /// An endless loop on the only thread does not keep another consumer's calls from being made.
 #[test]
 fn a_looper_leaves_the_thread_to_others() {
@@ -269,7 +290,7 @@ fn a_looper_leaves_the_thread_to_others() {
     let (forever, acked) = (message(&[(b'L', "")]), message(&[]));
     let patience = offer(PATIENCE);
     let mut looper_slot = None;
-    let mut looping = pin!(looper.call(&mut looper_slot, &forever, &patience, state(&[]), 100));
+    let mut looping = pin!(sendable(looper.call(&mut looper_slot, &forever, &patience, state(&[]), 100)));
     bench.runtime.block_on(async {
         let mut slot = None;
         for _ in 0..20 {
@@ -494,6 +515,19 @@ fn what_is_no_consumer_is_refused_by_name() {
     let other_field = SCRIPT.replace(r#"(field "redrives" u32)"#, r#"(field "redrives" s32)"#);
     let LoadError::WrongHandle { found } = of_wat(&other_field) else { panic!() };
     assert!(found.contains("redrives: s32"), "{found}");
+
+    let mut bomb = r#"(component (type $t0 (tuple string string))"#.to_owned();
+    for level in 1..16 {
+        let _ = write!(bomb, "(type $t{level} (tuple $t{} $t{}))", level - 1, level - 1);
+    }
+    bomb += r#"(core module $m (memory (export "m") 1)
+            (func (export "r") (param i32 i32 i32 i32) (result i32) unreachable)
+            (func (export "handle") (param i32) unreachable))
+        (core instance $m (instantiate $m))
+        (func (export "handle") (param "bomb" $t15)
+            (canon lift (core func $m "handle") (memory (core memory $m "m")) (realloc (core func $m "r")))))"#;
+    let LoadError::WrongHandle { found } = of_wat(&bomb) else { panic!() };
+    assert!(found.len() < 3_000 && found.ends_with(" ..."), "{}", found.len());
 }
 
 #[test]

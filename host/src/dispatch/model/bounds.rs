@@ -109,8 +109,13 @@ impl Prompt {
 
     /// Takes a run and settles it; what fails is tried again after an hour.
     fn run(&mut self, fails: impl Fn(&Item) -> bool) -> bool {
-        let mut items = VecDeque::from(self.dispatcher.take(RUN_MESSAGES_MAX));
+        let items = self.dispatcher.take(RUN_MESSAGES_MAX);
         let any = !items.is_empty();
+        self.call(items.into(), fails);
+        any
+    }
+
+    fn call(&mut self, mut items: VecDeque<Item>, fails: impl Fn(&Item) -> bool) {
         let mut finished = Vec::new();
         while let Some(item) = items.pop_front() {
             let failed = fails(&item);
@@ -131,7 +136,6 @@ impl Prompt {
             }
         }
         self.settle(&mut finished);
-        any
     }
 
     fn settle(&mut self, finished: &mut Vec<Finished>) {
@@ -140,6 +144,13 @@ impl Prompt {
         self.journal.settle(settlement);
         self.sync();
         self.step(Event::Settled(std::mem::take(finished)));
+    }
+
+    /// Looks at the clock, if that is wanted now.
+    fn tick(&mut self) {
+        if self.dispatcher.next_due_ms().is_some_and(|due_ms| due_ms <= self.now_ms) {
+            self.step(Event::Tick);
+        }
     }
 
     fn acked(&self) -> u64 {
@@ -170,6 +181,72 @@ fn a_blocked_key_costs_little_memory_and_its_neighbours_go_on() {
     while bus.run(|_| false) {}
     assert_eq!((bus.acked(), bus.dispatcher.pending()), (40 * 500, 0));
     assert!(bus.queued_max <= ROW_MESSAGES_MAX, "{} were in memory", bus.queued_max);
+}
+
+#[test]
+fn many_keys_that_were_blocked_at_once_are_read_in_parts() {
+    const KEYS: usize = 3_000;
+    let keys: Vec<String> = (0..KEYS).map(|number| format!("k{number}")).collect();
+    let mut bus = Prompt::new();
+    for _ in 0..3 {
+        bus.publish(keys.iter().map(String::as_str));
+        while bus.run(|item| item.history().is_none()) {}
+    }
+    assert_eq!((bus.dispatcher.pending(), bus.journal.synced.counts.rows), (3 * KEYS as u64, 3 * KEYS as u64));
+    assert_eq!((bus.dispatcher.retries.in_memory(), bus.dispatcher.window.len()), (0, 0));
+    bus.queued_max = 0;
+    bus.now_ms += 3_600_000;
+    bus.step(Event::Tick);
+    let mut retries_max = 0;
+    loop {
+        retries_max = retries_max.max(bus.dispatcher.retries.in_memory());
+        if !bus.run(|_| false) {
+            let Some(due_ms) = bus.dispatcher.next_due_ms() else { break };
+            bus.now_ms = bus.now_ms.max(due_ms);
+            bus.step(Event::Tick);
+        }
+    }
+    assert_eq!((bus.acked(), bus.dispatcher.pending()), (3 * KEYS as u64, 0));
+    assert!(retries_max <= FETCH_MESSAGES_MAX, "{retries_max} retries in memory");
+    let queued_max = Bounds::default().rows_read_max * ROW_MESSAGES_MAX;
+    assert!(bus.queued_max <= queued_max, "{} messages of rows in memory", bus.queued_max);
+}
+
+#[test]
+fn calls_that_do_not_end_keep_no_other_keys_rows_from_being_read() {
+    let stuck_max = 2 * Bounds::default().rows_read_max;
+    let keys: Vec<String> = (0..2 * stuck_max).map(|number| format!("k{number}")).collect();
+    let mut bus = Prompt::new();
+    for _ in 0..3 {
+        bus.publish(keys.iter().map(String::as_str));
+        while bus.run(|item| item.history().is_none()) {}
+    }
+    bus.now_ms += 3_600_000;
+    bus.step(Event::Tick);
+    // The first message of each key, which was in retry, ends well; then the calls from held rows get stuck.
+    let mut stuck = Vec::new();
+    while stuck.len() < stuck_max {
+        bus.tick();
+        let items = bus.dispatcher.take(1);
+        assert_eq!(items.len(), 1);
+        if items[0].history().is_none() {
+            stuck.extend(items);
+        } else {
+            bus.call(items.into(), |_| false);
+        }
+    }
+    bus.tick();
+    while bus.run(|_| false) {
+        bus.tick();
+    }
+    let behind: u64 = stuck.len() as u64;
+    assert_eq!(bus.dispatcher.explain().waiting.running, behind);
+    assert_eq!(bus.dispatcher.pending(), 2 * behind, "only what is stuck and what stands behind it is left");
+    for item in stuck {
+        bus.step(Event::Returned(vec![item]));
+    }
+    while bus.run(|_| false) {}
+    assert_eq!((bus.acked(), bus.dispatcher.pending()), (3 * keys.len() as u64, 0));
 }
 
 #[test]

@@ -1,7 +1,16 @@
 //! Drives a dispatcher as its edges do, in an order that a seed decides.
 
+macro_rules! trace {
+    ($world:expr, $($part:tt)*) => {
+        if let Some(trace) = &mut $world.trace {
+            std::fmt::Write::write_fmt(trace, format_args!("{}\n", format_args!($($part)*))).unwrap();
+        }
+    };
+}
+
+mod rest;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,14 +75,6 @@ pub(super) struct World {
     trace: Option<String>,
 }
 
-macro_rules! trace {
-    ($world:expr, $($part:tt)*) => {
-        if let Some(trace) = &mut $world.trace {
-            writeln!(trace, $($part)*).unwrap();
-        }
-    };
-}
-
 impl World {
     pub(super) fn new(seed: u64, traced: bool) -> Self {
         let mut random = Rng::with_seed(seed);
@@ -83,6 +84,7 @@ impl World {
             window_bytes_max: if random.bool() { random.usize(2_000..6_000) } else { 1 << 20 },
             fetch_messages_max: random.usize(1..window_messages_max.min(6)),
             held_row_offsets_max: random.usize(1..6),
+            rows_read_max: random.usize(1..4),
             starved_ms_max: random.u64(1..60),
         };
         let order = *random.choice(&[Order::Key, Order::Key, Order::Key, Order::Topic, Order::None]).unwrap();
@@ -143,25 +145,30 @@ impl World {
 
     fn publish(&mut self) {
         for _ in 0..self.random.usize(1..6) {
-            let topic = TopicName::client(self.random.choice(&TOPICS).unwrap()).unwrap();
+            let topic = *self.random.choice(&TOPICS).unwrap();
             // Some keys are busier than others.
             let keys = if self.random.bool() { &KEYS[1..2] } else { &KEYS[..] };
-            let key = self.random.choice(keys).unwrap().map(str::to_owned);
-            trace!(self, "publish {topic} {key:?}");
-            let event = crate::message::Event {
-                topic,
-                id: String::new(),
-                source: String::new(),
-                kind: String::new(),
-                subject: None,
-                key,
-                content_type: None,
-                attributes: Vec::new(),
-                data: Bytes::from(vec![0; self.random.usize(0..400)]),
-                hops: 0,
-            };
-            self.journal.append(event, self.now_ms);
+            let key = *self.random.choice(keys).unwrap();
+            let bytes = self.random.usize(0..400);
+            self.append(topic, key, bytes);
         }
+    }
+
+    fn append(&mut self, topic: &str, key: Option<&str>, bytes: usize) {
+        trace!(self, "publish {topic} {key:?}");
+        let event = crate::message::Event {
+            topic: TopicName::client(topic).unwrap(),
+            id: String::new(),
+            source: String::new(),
+            kind: String::new(),
+            subject: None,
+            key: key.map(str::to_owned),
+            content_type: None,
+            attributes: Vec::new(),
+            data: Bytes::from(vec![0; bytes]),
+            hops: 0,
+        };
+        self.journal.append(event, self.now_ms);
     }
 
     fn sync(&mut self) {
@@ -230,7 +237,8 @@ impl World {
                     let row = self.journal.sequenced.retries.get(&offset).expect("a retry that is loaded has its row");
                     (self.journal.message(offset).clone(), row.clone())
                 };
-                Answer::Retries(offsets.into_iter().map(row).collect())
+                let count = self.random.usize(1..=offsets.len());
+                Answer::Retries(offsets.into_iter().take(count).map(row).collect())
             }
             Read::Row(at) => {
                 let row = self.journal.sequenced.held.get(&at).expect("a row that is loaded is there").clone();
@@ -507,139 +515,6 @@ impl World {
         self.dispatcher = Dispatcher::load_bounded(&loaded, self.policy.clone(), unread, end, seed, self.bounds);
         let active = self.random.u32(0..4) > 0;
         self.set_active(active);
-    }
-
-    fn in_hand(&self) -> u64 {
-        let of = |run: &Run| run.waiting.len() + usize::from(run.calling.is_some()) + run.acked.len();
-        self.runs.iter().map(of).sum::<usize>() as u64
-    }
-
-    /// What must hold after every step.
-    fn check(&self) {
-        // A message counts for the subscription when it is told of it, or found by it.
-        let known = self.dispatcher.known_end().min(self.journal.end());
-        let untold = self.journal.count(self.dispatcher.selection(), known, self.journal.end());
-        let matched = self.journal.matched();
-        let pending = self.dispatcher.pending();
-        self.auditor.check_conservation(matched, &self.journal.sequenced.counts, pending + untold);
-
-        let explanation = self.dispatcher.explain();
-        let waiting = explanation.waiting;
-        assert_eq!(explanation.pending, pending);
-        let sum = waiting.running
-            + waiting.runnable
-            + waiting.due_later
-            + waiting.behind_key
-            + waiting.behind_window
-            + waiting.orphaned;
-        assert_eq!(sum, pending, "every message has a reason: {waiting:?}");
-        if self.active {
-            assert_eq!(waiting.running, self.in_hand(), "{waiting:?}");
-            let moves = waiting.running + waiting.runnable + waiting.due_later;
-            assert!(waiting.behind_key == 0 || moves > 0, "behind no message: {waiting:?}");
-            assert_eq!(waiting.due_later > 0, waiting.next_due_ms.is_some(), "{waiting:?}");
-        }
-        assert!(explanation.oldest_ms.is_none_or(|oldest_ms| oldest_ms <= self.now_ms));
-
-        let window = &self.dispatcher.window;
-        let message_bytes_max = 400 + 64 + size_of::<crate::message::Message>();
-        assert!(window.len() <= self.bounds.window_messages_max, "{} in the window", window.len());
-        assert!(window.bytes() <= self.bounds.window_bytes_max + message_bytes_max, "{} bytes", window.bytes());
-    }
-
-    /// Everything comes to its end, with one call that does not end for a while.
-    pub(super) fn come_to_rest(&mut self) {
-        for index in 0..self.runs.len() {
-            let rest = self.runs[index].waiting.drain(..).collect();
-            self.settle_acked(index, rest);
-        }
-        self.runs.retain(|run| run.calling.is_some());
-        if let Some(run) = self.runs.last_mut() {
-            run.stuck = true;
-            let item = &run.calling.as_ref().unwrap().0;
-            let (stuck, has_lane) = (item.message.clone(), item.lane.is_some());
-            trace!(self, "{} is stuck", stuck.offset);
-            self.drive_on(|message| {
-                let together = message.event.key == stuck.event.key || message.event.topic == stuck.event.topic;
-                message.offset == stuck.offset || (has_lane && together)
-            });
-            self.runs.iter_mut().for_each(|run| run.stuck = false);
-            trace!(self, "{} is no longer stuck", stuck.offset);
-        }
-        self.drive_on(|_| false);
-        self.auditor.check_all_done(&self.journal.sequenced.counts);
-        self.check_nothing_is_kept();
-        self.sync_first(self.journal.unsynced());
-        self.crash();
-        self.check();
-        assert_eq!(self.dispatcher.pending(), 0, "what was over is not met again");
-        self.check_nothing_is_kept();
-    }
-
-    fn check_nothing_is_kept(&self) {
-        let dispatcher = &self.dispatcher;
-        assert_eq!(dispatcher.pending(), 0);
-        assert_eq!(dispatcher.lanes.iter().count(), 0, "lanes");
-        assert_eq!(dispatcher.running.total(), 0, "running");
-        assert!(dispatcher.ready.is_empty() && dispatcher.retries.is_empty() && dispatcher.due.is_empty());
-        assert_eq!((dispatcher.window.len(), dispatcher.window.bytes()), (0, 0));
-        assert_eq!(self.journal.sequenced.counts.rows, 0, "rows");
-    }
-
-    /// All that can happen without a person happens, and every call is acked, until nothing goes on. What
-    /// `excused` names may then still wait.
-    fn drive_on(&mut self, excused: impl Fn(&SharedMessage) -> bool) {
-        if !self.active {
-            self.set_active(true);
-        }
-        // Every message takes a few rounds at most.
-        for _ in 0..40 * (self.journal.end() + 10) {
-            self.sync_first(self.journal.unsynced());
-            self.tell_to(self.journal.end());
-            let busy = !self.asked.is_empty() || !self.answers.is_empty();
-            while !self.asked.is_empty() {
-                self.read();
-            }
-            while !self.answers.is_empty() {
-                self.answer();
-            }
-            let runs = self.runs.len();
-            self.take();
-            let took = self.runs.len() > runs;
-            let acked = self.ack_all();
-            self.check();
-            if !(busy || took || acked) {
-                if self.dispatcher.next_due_ms().is_none() {
-                    break;
-                }
-                self.timer();
-            }
-        }
-        self.auditor.check_done(&self.journal.sequenced.counts, excused);
-    }
-
-    /// Lets all runs but a stuck one go to their end. True if anything went on.
-    fn ack_all(&mut self) -> bool {
-        let mut any = false;
-        for index in 0..self.runs.len() {
-            if self.runs[index].stuck {
-                continue;
-            }
-            loop {
-                any = true;
-                if self.runs[index].calling.is_none() {
-                    let Some(item) = self.runs[index].waiting.pop_front() else { break };
-                    trace!(self, "begin {}", item.message.offset);
-                    self.auditor.started(item.message.offset, self.now_ms);
-                    self.runs[index].calling = Some((item, self.now_ms));
-                }
-                let (item, began_ms) = self.runs[index].calling.take().unwrap();
-                self.ended(index, item, began_ms, Outcome::Acked, false);
-            }
-            self.settle_acked(index, Vec::new());
-        }
-        self.runs.retain(|run| run.stuck);
-        any
     }
 }
 

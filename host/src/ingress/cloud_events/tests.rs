@@ -9,11 +9,13 @@ use crate::message::{Message, TopicId};
 /// What the specification has producers encode.
 const HEADER: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b' ').add(b'"').add(b'%');
 
+type Pairs<'a> = &'a [(&'a str, &'a [u8])];
+
 fn topic() -> TopicName {
     TopicName::client("order.placed").unwrap()
 }
 
-fn headers(pairs: &[(&str, &[u8])]) -> HeaderMap {
+fn headers(pairs: Pairs<'_>) -> HeaderMap {
     let mut map = HeaderMap::new();
     for (name, value) in pairs {
         map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_bytes(value).unwrap());
@@ -27,7 +29,7 @@ fn decode_with(headers: &HeaderMap, body: &[u8]) -> Result<Vec<Event>, DecodeErr
 }
 
 /// A binary event with the required attributes and these headers.
-fn binary(extra: &[(&str, &[u8])]) -> Result<Event, EventError> {
+fn binary(extra: Pairs<'_>) -> Result<Event, EventError> {
     let required: [(&str, &[u8]); 4] =
         [("ce-specversion", b"1.0"), ("ce-id", b"1"), ("ce-source", b"/s"), ("ce-type", b"t")];
     let replaced = |name: &str| extra.iter().any(|(own, _)| *own == name && !own.is_empty());
@@ -54,7 +56,7 @@ fn decode_structured(body: &str) -> Result<Event, EventError> {
 
 #[test]
 fn the_mode_is_told_by_the_content_type_in_any_case() {
-    let table: [(&[(&str, &[u8])], Mode); 8] = [
+    let table: [(Pairs<'_>, Mode); 8] = [
         (&[], Mode::Plain),
         (&[("content-type", b"application/json")], Mode::Plain),
         (&[("content-type", b"application/json"), ("ce-specversion", b"1.0")], Mode::Binary),
@@ -141,7 +143,7 @@ fn header_values_are_decoded_once_and_forgivingly() {
 fn broken_binary_events_are_refused_with_the_facts() {
     let name = |name: &str| EventError::Name { name: name.to_owned() };
     let empty = |attribute: &str| EventError::Empty { attribute: attribute.to_owned() };
-    let table: [(&[(&str, &[u8])], EventError); 13] = [
+    let table: [(Pairs<'_>, EventError); 13] = [
         (&[("ce-specversion", b"0.3")], EventError::SpecVersion { found: "0.3".to_owned() }),
         (&[("ce-id", b"")], empty("id")),
         (&[("ce-subject", b"")], empty("subject")),

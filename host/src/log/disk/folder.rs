@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
+use super::LogFile;
+
 /// Bytes of the marker, preallocated so that it can be written when the disk is full.
 const MARKER_BYTES: usize = 4096;
 
@@ -27,7 +29,7 @@ pub enum FolderError {
     Locked { path: PathBuf },
     #[error(
         "the disk under {path} failed while this machine has been up: {error}; what can be read now may not be on \
-         the disk. Reboot, or check the disk and start once with the flag that accepts unsynced data"
+         the disk. Reboot, or check the disk and start once with `--accept-unsynced`"
     )]
     FailedSync { path: PathBuf, error: String },
     #[error("{path}: {error}")]
@@ -99,17 +101,35 @@ impl DataFolder {
         self.path.join("failed-sync")
     }
 
-    /// Opens or creates the log's file, for this process alone.
+    /// Opens the log's file, for this process alone.
     pub(super) fn open_log(&self) -> Result<File, FolderError> {
-        let path = self.log_path();
-        let file = open_file(&path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(FolderError::Locked { path: self.path.clone() }),
-            Err(TryLockError::Error(error)) => return Err(FolderError::Io { path, error }),
-        }
-        sync_folder(&self.path)?;
+        let file = open_file(&self.log_path())?;
+        self.lock(&file, &self.log_path())?;
         Ok(file)
+    }
+
+    fn lock(&self, file: &File, path: &Path) -> Result<(), FolderError> {
+        match file.try_lock() {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => Err(FolderError::Locked { path: self.path.clone() }),
+            Err(TryLockError::Error(error)) => Err(FolderError::Io { path: path.to_owned(), error }),
+        }
+    }
+
+    /// An empty file to begin the log in; `None` where there is a log already.
+    pub(crate) fn begin_log(&self) -> Result<Option<NewLog>, FolderError> {
+        if self.log_path().exists() {
+            return Ok(None);
+        }
+        let path = self.path.join("log.redb.new");
+        let file = open_file(&path)?;
+        self.lock(&file, &path)?;
+        // Another process may have begun the log, and be done with it, since the first look.
+        if self.log_path().exists() {
+            return Ok(None);
+        }
+        file.set_len(0).map_err(|error| FolderError::Io { path: path.clone(), error })?;
+        Ok(Some(NewLog { file, path, folder: self.clone() }))
     }
 
     /// Refuses where the disk failed on this boot, unless the operator accepts what may be unsynced.
@@ -148,6 +168,33 @@ impl DataFolder {
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(self.marker_path())?;
         file.write_all_at(&text, 0)?;
         file.sync_all()
+    }
+}
+
+/// A log that is being begun, locked until it has its name.
+pub(crate) struct NewLog {
+    file: File,
+    path: PathBuf,
+    folder: DataFolder,
+}
+
+impl NewLog {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file, to be written. Its lock is this one's.
+    pub(crate) fn file(&self) -> Result<LogFile, FolderError> {
+        self.file.try_clone().map(LogFile).map_err(|error| FolderError::Io { path: self.path.clone(), error })
+    }
+
+    /// Gives the synced file the log's name, durably.
+    pub(crate) fn finish(self) -> Result<(), FolderError> {
+        self.file
+            .sync_all()
+            .and_then(|()| std::fs::rename(&self.path, self.folder.log_path()))
+            .map_err(|error| FolderError::Io { path: self.path.clone(), error })?;
+        sync_folder(&self.folder.path)
     }
 }
 

@@ -29,6 +29,11 @@ impl Reserve {
         self.bytes == 0 || std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() >= self.bytes)
     }
 
+    /// Whether there is anything to give up.
+    pub(crate) fn is_held(&self) -> bool {
+        self.path.exists()
+    }
+
     /// Takes the space. Where there is too little, nothing of it is kept.
     pub(crate) fn take(&self) -> io::Result<()> {
         if self.is_there() {

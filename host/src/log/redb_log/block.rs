@@ -212,3 +212,6 @@ impl Entry<'_> {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests;

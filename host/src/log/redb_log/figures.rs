@@ -53,6 +53,7 @@ impl Inner {
             recent_bytes: self.visible.read().recent_bytes() as u64,
             file_bytes: std::fs::metadata(self.disk.folder().log_path()).map_or(0, |metadata| metadata.len()),
             free_bytes: free,
+            free_bytes_min: self.space.free_bytes_min(),
             appended_messages: counted.messages,
             appended_bytes: counted.bytes,
             accepting: self.space.check().is_ok(),

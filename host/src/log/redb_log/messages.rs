@@ -3,15 +3,10 @@
 
 use std::sync::Arc;
 
-use redb::ReadTransaction;
-
-use super::block::{self, Entry};
+use super::Inner;
 use super::block_cache::DecodedBlock;
-use super::encoding::Malformed;
-use super::rows::{self, TopicBlock};
-use super::tables::{BLOCKS, TOPIC_BLOCKS, offset_key, parse_number_pair, parse_offset_key, topic_block_key};
+use super::blocks::Blocks;
 use super::topic_choice::{Chosen, TopicChoice, chosen_topics};
-use super::{Inner, reader};
 use crate::log::{Batch, ReadBounds, ReadError, Selection};
 use crate::message::{Millis, Offset, Sequence, SharedMessage, TopicId};
 
@@ -20,8 +15,8 @@ const INDEXED_TOPICS_MAX: usize = 32;
 /// Blocks read in a row without a message for the selection, before the index is asked where to go on.
 const BARREN_BLOCKS_MAX: usize = 8;
 
-type StoredRow = (redb::AccessGuard<'static, &'static [u8]>, redb::AccessGuard<'static, &'static [u8]>);
-type Rows = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
+/// A block with this many wanted messages is decoded as a whole, and kept for others who want them.
+const SHARED_MESSAGES_MIN: u64 = 32;
 
 impl Inner {
     pub(super) fn read(&self, selection: &Selection, from: Offset, bounds: ReadBounds) -> Result<Batch, ReadError> {
@@ -74,44 +69,49 @@ impl Inner {
         to: Offset,
         filling: &mut Filling,
     ) -> Result<Offset, ReadError> {
-        let read = self.begin_read()?;
+        let read = self.snapshot();
         let blocks = Blocks::open(self, &read)?;
         let few = chosen.len() <= INDEXED_TOPICS_MAX;
         let mut ahead = Ahead::new(chosen);
         let mut at = from;
         let mut barren = 0;
         while at < to {
+            let mut quiet = false;
             if few || barren >= BARREN_BLOCKS_MAX {
                 if !few && !filling.messages.is_empty() {
                     return Ok(at);
                 }
-                at = match ahead.next(&blocks, at)? {
-                    Some(next) if next < to => next,
+                match ahead.next(&blocks, at)? {
+                    Some(next) if next.offset < to => {
+                        at = next.offset;
+                        quiet = few && next.messages < SHARED_MESSAGES_MIN;
+                    }
                     _ => return Ok(to),
-                };
+                }
                 barren = 0;
             }
-            let found = filling.messages.len();
+            let mut found = false;
             let mut refused = None;
-            let take = |message: &SharedMessage, filling: &mut Filling| filling.add(message);
-            let end = if few {
-                // Not worth a decoding of all: a quiet topic has few messages in a block.
+            let end = if quiet {
+                // Not worth a decoding of all.
                 blocks.decode(at, to, |entry, message| {
-                    if refused.is_some() || !ahead.wants(entry.topic, entry.offset) {
-                        return Ok(());
-                    }
-                    if !take(&message()?, filling) {
-                        refused = Some(entry.offset);
+                    if refused.is_none() && ahead.wants(entry.topic, entry.offset) {
+                        found = true;
+                        if !filling.add(&message()?) {
+                            refused = Some(entry.offset);
+                        }
                     }
                     Ok(())
                 })?
             } else {
                 let block = blocks.block(at)?;
                 for message in block.from(at).iter().take_while(|message| message.offset < to) {
-                    let name = || message.event.topic.as_str();
-                    if choice.takes(message.topic_id, message.offset, name) && !take(message, filling) {
-                        refused = Some(message.offset);
-                        break;
+                    if choice.takes(message.topic_id, message.offset, || message.event.topic.as_str()) {
+                        found = true;
+                        if !filling.add(message) {
+                            refused = Some(message.offset);
+                            break;
+                        }
                     }
                 }
                 block.end
@@ -119,7 +119,7 @@ impl Inner {
             if let Some(refused) = refused {
                 return Ok(refused);
             }
-            barren = if filling.messages.len() > found { 0 } else { barren + 1 };
+            barren = if found { 0 } else { barren + 1 };
             at = end;
         }
         Ok(to)
@@ -134,7 +134,7 @@ impl Inner {
             offsets.iter().map(|offset| view.recent_message(*offset).cloned()).collect()
         };
         if found.iter().any(Option::is_none) {
-            let read = self.begin_read()?;
+            let read = self.snapshot();
             let blocks = self.noted(Blocks::open(self, &read))?;
             let mut block: Option<Arc<DecodedBlock>> = None;
             for (place, &offset) in found.iter_mut().zip(offsets) {
@@ -176,22 +176,23 @@ impl Inner {
                 .collect();
             (view.end(), topics)
         };
-        let read = self.begin_read()?;
+        let read = self.snapshot();
         let blocks = self.noted(Blocks::open(self, &read))?;
         let after = |topic: &Counted, start: Offset| -> Result<u64, ReadError> {
             if start > topic.last {
                 return Ok(0);
             }
-            Ok(topic.last_sequence + 1 - self.noted(blocks.first_sequence(topic.topic, start))?)
+            let first = self.noted(blocks.first_sequence(topic.topic, start))?;
+            Ok((topic.last_sequence + 1).saturating_sub(first))
         };
-        // Offsets have no gaps, so where most topics are wanted, the others are subtracted.
+        // Offsets have no gaps, so where most of many topics are wanted, the others are subtracted.
         let (whole, others): (Vec<&Counted>, Vec<&Counted>) =
             topics.iter().partition(|topic| topic.start == Some(from));
         let mut count = 0;
-        if whole.len() > others.len() {
+        if whole.len() > INDEXED_TOPICS_MAX + others.len() {
             count = end - from;
             for topic in &others {
-                count -= after(topic, from)?;
+                count = count.saturating_sub(after(topic, from)?);
             }
         } else {
             for topic in &whole {
@@ -215,13 +216,13 @@ impl Inner {
         if sequence > last_sequence {
             return Ok(end);
         }
-        let read = self.begin_read()?;
+        let read = self.snapshot();
         self.noted(Blocks::open(self, &read).and_then(|blocks| blocks.locate(id, sequence, end)))
     }
 
     pub(super) fn offset_at(&self, time_ms: Millis) -> Result<Offset, ReadError> {
         let end = self.visible.read().end();
-        let read = self.begin_read()?;
+        let read = self.snapshot();
         self.noted(Blocks::open(self, &read).and_then(|blocks| blocks.offset_at(time_ms, end)))
     }
 }
@@ -264,9 +265,18 @@ impl Filling {
     }
 }
 
-/// The index of a few topics, walked side by side.
+/// The index of the chosen topics, walked side by side.
 struct Ahead {
-    topics: Vec<(Chosen, Option<Offset>)>,
+    topics: Vec<(Chosen, Option<Next>)>,
+}
+
+/// Where chosen messages are next.
+#[derive(Clone, Copy)]
+struct Next {
+    /// No chosen message stands before it, and one stands at it or behind it in its block.
+    offset: Offset,
+    /// How many messages of its topic its block has.
+    messages: u64,
 }
 
 impl Ahead {
@@ -278,230 +288,27 @@ impl Ahead {
         self.topics.iter().any(|(chosen, _)| chosen.topic == topic && chosen.from <= offset)
     }
 
-    /// The first offset at or after `at` at which one of the topics has a message.
-    fn next(&mut self, blocks: &Blocks<'_>, at: Offset) -> Result<Option<Offset>, ReadError> {
-        let mut first = None;
+    /// Where one of the topics has the first message at or after `at`.
+    fn next(&mut self, blocks: &Blocks<'_>, at: Offset) -> Result<Option<Next>, ReadError> {
+        let mut first: Option<Next> = None;
         for (chosen, known) in &mut self.topics {
             let from = at.max(chosen.from);
             if from > chosen.last {
                 continue;
             }
             let next = match *known {
-                Some(known) if known >= from => known,
+                Some(known) if known.offset >= from => known,
                 _ => {
                     let entry = blocks.entry_from(chosen.topic, from)?;
-                    let entry = entry.ok_or(ReadError::Missing { offset: chosen.last })?.1;
-                    // Within the block, the topic's next message stands somewhere behind this.
-                    let next = entry.first.max(from);
-                    *known = Some(next);
-                    next
+                    let (_, entry) = entry.ok_or(ReadError::Missing { offset: chosen.last })?;
+                    Next { offset: entry.first.max(from), messages: entry.messages }
                 }
             };
-            first = Some(first.map_or(next, |first: Offset| first.min(next)));
+            *known = Some(next);
+            if first.is_none_or(|first| next.offset < first.offset) {
+                first = Some(next);
+            }
         }
         Ok(first)
-    }
-}
-
-/// The blocks and their index, as of one read transaction.
-struct Blocks<'a> {
-    inner: &'a Inner,
-    blocks: Rows,
-    index: Rows,
-}
-
-impl<'a> Blocks<'a> {
-    fn open(inner: &'a Inner, read: &ReadTransaction) -> Result<Self, ReadError> {
-        let blocks =
-            read.open_table(BLOCKS.definition).map_err(|error| reader::storage_error(&BLOCKS)(error.into()))?;
-        let index = read
-            .open_table(TOPIC_BLOCKS.definition)
-            .map_err(|error| reader::storage_error(&TOPIC_BLOCKS)(error.into()))?;
-        Ok(Self { inner, blocks, index })
-    }
-
-    /// Shows the stored block that accounts for an offset to `look`.
-    fn stored<T>(
-        &self,
-        offset: Offset,
-        look: impl FnOnce(&[u8], Offset, &[u8]) -> Result<T, ReadError>,
-    ) -> Result<T, ReadError> {
-        let failed = reader::storage_error(&BLOCKS);
-        let mut rows = self.blocks.range::<&[u8]>(..=&offset_key(offset)[..]).map_err(|error| failed(error.into()))?;
-        let row = rows.next_back().ok_or(ReadError::Missing { offset })?;
-        let (key, stored) = row.map_err(|error| failed(error.into()))?;
-        let first = parse_offset_key(key.value()).ok_or_else(|| BLOCKS.damaged(key.value(), "its key is none"))?;
-        look(key.value(), first, BLOCKS.verify(key.value(), stored.value())?)
-    }
-
-    /// The block that accounts for an offset, decoded as a whole.
-    fn block(&self, offset: Offset) -> Result<Arc<DecodedBlock>, ReadError> {
-        if let Some(block) = self.inner.blocks.get(offset) {
-            return Ok(block);
-        }
-        let block = self.stored(offset, |key, first, value| {
-            let damaged = |error: Malformed| BLOCKS.damaged(key, error.0);
-            let (header, entries) = block::open(first, value).map_err(damaged)?;
-            if offset >= header.end {
-                return Err(ReadError::Missing { offset });
-            }
-            let mut messages = Vec::with_capacity(header.messages);
-            for entry in entries {
-                let entry = entry.map_err(damaged)?;
-                messages.push(self.message(key, entry)?);
-            }
-            Ok(Arc::new(DecodedBlock { first, end: header.end, messages }))
-        })?;
-        self.inner.blocks.insert(block.clone());
-        Ok(block)
-    }
-
-    /// Shows the entries at or after `offset` of the block that accounts for it, up to `to`, each with a
-    /// way to decode it. Answers the block's end.
-    fn decode(
-        &self,
-        offset: Offset,
-        to: Offset,
-        mut show: impl FnMut(Entry<'_>, &mut dyn FnMut() -> Result<SharedMessage, ReadError>) -> Result<(), ReadError>,
-    ) -> Result<Offset, ReadError> {
-        self.stored(offset, |key, first, value| {
-            let damaged = |error: Malformed| BLOCKS.damaged(key, error.0);
-            let (header, entries) = block::open(first, value).map_err(damaged)?;
-            if offset >= header.end {
-                return Err(ReadError::Missing { offset });
-            }
-            for entry in entries {
-                let entry = entry.map_err(damaged)?;
-                if entry.offset >= offset && entry.offset < to {
-                    show(entry, &mut || self.message(key, entry))?;
-                }
-            }
-            Ok(header.end)
-        })
-    }
-
-    fn message(&self, key: &[u8], entry: Entry<'_>) -> Result<SharedMessage, ReadError> {
-        let name = self.inner.visible.read().topic_name(entry.topic);
-        let name = name.ok_or_else(|| BLOCKS.damaged(key, "a message is of an unknown topic"))?;
-        entry.message(name).map_err(|error| BLOCKS.damaged(key, error.0))
-    }
-
-    fn index_row(
-        &self,
-        topic: TopicId,
-        row: Option<Result<StoredRow, redb::StorageError>>,
-    ) -> Result<Option<(Offset, TopicBlock)>, ReadError> {
-        let Some(row) = row else { return Ok(None) };
-        let (key, stored) = row.map_err(|error| reader::storage_error(&TOPIC_BLOCKS)(error.into()))?;
-        let key = key.value();
-        let (found, block) = parse_number_pair(key).ok_or_else(|| TOPIC_BLOCKS.damaged(key, "its key is none"))?;
-        if found != topic.0 {
-            return Ok(None);
-        }
-        let value = TOPIC_BLOCKS.verify(key, stored.value())?;
-        let entry = rows::topic_block(block, value).map_err(|error| TOPIC_BLOCKS.damaged(key, error.0))?;
-        Ok(Some((block, entry)))
-    }
-
-    /// The first index row of a topic for a block that begins at or after `block`.
-    fn entry_after(&self, topic: TopicId, block: Offset) -> Result<Option<(Offset, TopicBlock)>, ReadError> {
-        let (from, to) = (topic_block_key(topic, block), topic_block_key(topic, Offset::MAX));
-        let mut rows = self
-            .index
-            .range::<&[u8]>(&from[..]..=&to[..])
-            .map_err(|error| reader::storage_error(&TOPIC_BLOCKS)(error.into()))?;
-        self.index_row(topic, rows.next())
-    }
-
-    /// The first index row of a topic that has a message at or after an offset.
-    fn entry_from(&self, topic: TopicId, offset: Offset) -> Result<Option<(Offset, TopicBlock)>, ReadError> {
-        let (from, to) = (topic_block_key(topic, 0), topic_block_key(topic, offset));
-        let mut rows = self
-            .index
-            .range::<&[u8]>(&from[..]..=&to[..])
-            .map_err(|error| reader::storage_error(&TOPIC_BLOCKS)(error.into()))?;
-        match self.index_row(topic, rows.next_back())? {
-            Some((block, entry)) if entry.last >= offset => Ok(Some((block, entry))),
-            _ => match offset.checked_add(1) {
-                Some(next) => self.entry_after(topic, next),
-                None => Ok(None),
-            },
-        }
-    }
-
-    /// The sequence of a topic's first message at or after an offset, which there must be.
-    fn first_sequence(&self, topic: TopicId, offset: Offset) -> Result<Sequence, ReadError> {
-        let (block, entry) = self.entry_from(topic, offset)?.ok_or(ReadError::Missing { offset })?;
-        if entry.first >= offset {
-            return Ok(entry.first_sequence);
-        }
-        self.find(block, |entry| entry.topic == topic && entry.offset >= offset)?
-            .map(|(_, sequence)| sequence)
-            .ok_or_else(|| TOPIC_BLOCKS.damaged(&topic_block_key(topic, block), "its block has no such message"))
-    }
-
-    fn locate(&self, topic: TopicId, sequence: Sequence, end: Offset) -> Result<Offset, ReadError> {
-        // The last index row whose first sequence is not past the wanted one is found by halving.
-        let (mut low, mut high) = (0, end);
-        let mut best: Option<(Offset, TopicBlock)> = None;
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.entry_after(topic, middle)? {
-                Some((block, entry)) if entry.first_sequence <= sequence => {
-                    best = Some((block, entry));
-                    low = block + 1;
-                }
-                _ => high = middle,
-            }
-        }
-        if let Some((block, entry)) = best {
-            if entry.first_sequence == sequence {
-                return Ok(entry.first);
-            }
-            let found = self.find(block, |entry| entry.topic == topic && entry.sequence >= sequence)?;
-            if let Some((offset, _)) = found {
-                return Ok(offset);
-            }
-        }
-        let next = self.entry_after(topic, best.map_or(0, |(block, _)| block + 1))?;
-        Ok(next.map_or(end, |(_, entry)| entry.first))
-    }
-
-    fn offset_at(&self, time_ms: Millis, end: Offset) -> Result<Offset, ReadError> {
-        // The first block whose last message is not before the time is found by halving. Where the clock
-        // was set back, that is one of the places where the time was passed.
-        let (mut low, mut high) = (0, end);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let (first, block_end, last_ms) = self.stored(middle, |key, first, value| {
-                let (header, _) = block::open(first, value).map_err(|error| BLOCKS.damaged(key, error.0))?;
-                Ok((first, header.end, header.last_ms))
-            })?;
-            if last_ms >= time_ms {
-                high = first.min(middle);
-            } else {
-                low = block_end.max(middle + 1);
-            }
-        }
-        if low >= end {
-            return Ok(end);
-        }
-        Ok(self.find(low, |entry| entry.accepted_ms >= time_ms)?.map_or(end, |(offset, _)| offset))
-    }
-
-    /// The first entry that is wanted in the block that accounts for an offset: its offset and sequence.
-    fn find(
-        &self,
-        offset: Offset,
-        mut wanted: impl FnMut(&Entry<'_>) -> bool,
-    ) -> Result<Option<(Offset, Sequence)>, ReadError> {
-        let mut found = None;
-        self.decode(offset, Offset::MAX, |entry, _| {
-            if found.is_none() && wanted(&entry) {
-                found = Some((entry.offset, entry.sequence));
-            }
-            Ok(())
-        })?;
-        Ok(found)
     }
 }

@@ -1,25 +1,27 @@
 //! Opening: the folder, the file, its format, and what sequencing goes on from.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend};
+use arc_swap::ArcSwap;
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend};
 use uuid::Uuid;
 
 use super::block_cache::BlockCache;
 use super::figures::Meter;
 use super::queue::Queue;
 use super::recent::Visible;
+use super::space::Space;
 use super::tables::{
     self, ACCOUNTS, BLOCKS, BUS_IDS, CHECKSUM_BYTES, FORMAT_VERSION, META, META_FORMAT, META_NEXT_SUBSCRIPTION,
     SUBSCRIPTIONS, TOPICS, Table, offset_key, parse_offset_key,
 };
-use super::writer::Space;
 use super::{Inner, OpenError, OpenOptions, RedbLog, block, encoding, reader, rows};
 use crate::limits::MIB;
-use crate::log::disk::{BootId, DataFolder, Disk, DiskState, LogFile, Reserve};
+use crate::log::disk::{BootId, DataFolder, Disk, DiskState, FolderError, LogFile, Reserve};
 use crate::log::position::Position;
 use crate::log::sequencer::{Recovered, Sequencer, SequencerBounds};
-use crate::log::{Counts, ReadError, SubscriptionId, SubscriptionRecord};
+use crate::log::{Counts, LogFailure, ReadError, SubscriptionId, SubscriptionRecord};
 use crate::message::TopicId;
 
 /// Decoded blocks that are kept for consumers that catch up.
@@ -30,23 +32,27 @@ const GROUP_BYTES_MAX: usize = 4 * MIB;
 /// Opens a log on its file, or on another backend in place of it.
 pub(super) fn open(options: &OpenOptions, backend: Option<Box<dyn StorageBackend>>) -> Result<RedbLog, OpenError> {
     let folder = DataFolder::prepare(&options.folder, BootId::current())?;
-    // The lock comes first: another process's marker and reserve are not ours to touch.
-    let backend = match backend {
-        Some(backend) => backend,
-        None => Box::new(LogFile::open(&folder)?),
+    let reserve = Reserve::new(folder.reserve_path(), options.reserve_bytes);
+    let opened = match backend {
+        Some(backend) => open_database(options, &folder, backend, &folder.log_path())?,
+        None => match open_file(options, &folder) {
+            // Even opening writes. Where there is no room for that, the reserve is what it is for.
+            Err(OpenError::Failed(LogFailure::Full { .. })) if reserve.is_held() => {
+                reserve.give_up().map_err(|error| FolderError::Io { path: folder.reserve_path(), error })?;
+                open_file(options, &folder)?
+            }
+            opened => opened?,
+        },
     };
-    folder.check_marker(options.accept_unsynced)?;
-    let disk = DiskState::new(folder);
-    let opened = open_database(options, &disk, backend)?;
-    disk.folder().clear_marker()?;
+    folder.clear_marker()?;
+    let Opened { disk, database, read, recovered, bus_ids } = opened;
     disk.serving();
 
-    let reserve = Reserve::new(disk.folder().reserve_path(), options.reserve_bytes);
-    let space = Space::new(disk.folder().path().to_owned(), reserve, options.free_bytes_min);
+    let space = Space::new(folder.path().to_owned(), reserve, options.free_bytes_min);
     space.look();
     let bounds = SequencerBounds { unsynced_bytes_max: options.unsynced_bytes_max, group_bytes_max: GROUP_BYTES_MAX };
-    let Opened { database, recovered, bus_ids } = opened;
     let inner = Inner {
+        snapshot: ArcSwap::from_pointee(read),
         database,
         disk,
         visible: Visible::new(recovered.next_offset, recovered.topics.clone(), options.recent_bytes_max),
@@ -59,7 +65,22 @@ pub(super) fn open(options: &OpenOptions, backend: Option<Box<dyn StorageBackend
     Ok(RedbLog { inner: Arc::new(inner), writer: std::sync::Mutex::new(None) })
 }
 
+/// Opens the file, or begins it under another name first: a file that a crash left half begun is never
+/// taken for a log.
+fn open_file(options: &OpenOptions, folder: &DataFolder) -> Result<Opened, OpenError> {
+    let path = folder.log_path();
+    if let Some(new) = folder.begin_log()? {
+        let begun = open_database(options, folder, Box::new(new.file()?), new.path())?;
+        drop(begun);
+        new.finish()?;
+    }
+    open_database(options, folder, Box::new(LogFile::open(folder)?), &path)
+}
+
 struct Opened {
+    disk: Arc<DiskState>,
+    /// Before the database, so that it is dropped before it.
+    read: ReadTransaction,
     database: Database,
     recovered: Recovered,
     bus_ids: Vec<(u64, Uuid)>,
@@ -67,26 +88,38 @@ struct Opened {
 
 fn open_database(
     options: &OpenOptions,
-    disk: &Arc<DiskState>,
+    folder: &DataFolder,
     backend: Box<dyn StorageBackend>,
+    path: &Path,
 ) -> Result<Opened, OpenError> {
-    let path = disk.folder().log_path();
-    let failed = |error: redb::Error| match error {
-        redb::Error::Io(_) | redb::Error::PreviousIo => OpenError::Failed(disk.judge(&error)),
-        error => OpenError::Foreign { path: path.clone(), error: error.to_string() },
+    // Only behind the file's lock: the marker of another process is not ours to judge.
+    folder.check_marker(options.accept_unsynced)?;
+    let disk = DiskState::new(folder.clone());
+    let failed = |error: redb::Error| match (disk.reported(), error) {
+        (Some(failure), _) => OpenError::Failed(failure),
+        (None, redb::Error::Io(error)) if error.raw_os_error().is_some() => {
+            OpenError::Folder(FolderError::Io { path: path.to_owned(), error })
+        }
+        (None, error) => OpenError::Foreign { path: path.to_owned(), error: error.to_string() },
     };
+    let backend = Disk::new(backend, disk.clone());
+    // After a crash of the process, what is read may be only in the page cache: it must not be served
+    // before it is on the disk.
+    backend.sync_data().map_err(|error| failed(redb::Error::Io(error)))?;
     let database = redb::Builder::new()
         .set_cache_size(options.cache_bytes)
         .set_repair_callback(|session| {
             tracing::info!(percent = (session.progress() * 100.0) as u64, "the log was not closed; checking it");
         })
-        .create_with_backend(Disk::new(backend, disk.clone()))
+        .create_with_backend(backend)
         .map_err(|error| failed(error.into()))?;
     begin_if_new(&database).map_err(failed)?;
-    check_format(&database, options)?;
-    let recovered = recover(&database).map_err(|error| OpenError::Damaged { path: path.clone(), error })?;
-    let bus_ids = bus_ids(&database).map_err(|error| OpenError::Damaged { path: path.clone(), error })?;
-    Ok(Opened { database, recovered, bus_ids })
+    let read = database.begin_read().map_err(|error| failed(error.into()))?;
+    check_format(&read, path)?;
+    let damaged = |error| OpenError::Damaged { path: path.to_owned(), error };
+    let recovered = recover(&read).map_err(damaged)?;
+    let bus_ids = bus_ids(&read).map_err(damaged)?;
+    Ok(Opened { disk, read, database, recovered, bus_ids })
 }
 
 /// Creates every table of a new file, with the format and the bus's id, in one transaction.
@@ -114,18 +147,16 @@ fn put(write: &redb::WriteTransaction, table: &Table, key: &[u8], value: &[u8]) 
     Ok(())
 }
 
-fn check_format(database: &Database, options: &OpenOptions) -> Result<(), OpenError> {
-    let path = || options.folder.join("log.redb");
-    let found = stored_format(database).map_err(|error| OpenError::Foreign { path: path(), error })?;
+fn check_format(read: &ReadTransaction, path: &Path) -> Result<(), OpenError> {
+    let found = stored_format(read).map_err(|error| OpenError::Foreign { path: path.to_owned(), error })?;
     if found == FORMAT_VERSION {
         return Ok(());
     }
-    Err(OpenError::Format { path: path(), found, supported: FORMAT_VERSION })
+    Err(OpenError::Format { path: path.to_owned(), found, supported: FORMAT_VERSION })
 }
 
-fn stored_format(database: &Database) -> Result<u32, String> {
+fn stored_format(read: &ReadTransaction) -> Result<u32, String> {
     let text = |error: redb::Error| error.to_string();
-    let read = database.begin_read().map_err(|error| text(error.into()))?;
     let meta = read.open_table(META.definition).map_err(|error| text(error.into()))?;
     let stored = meta.get(META_FORMAT).map_err(|error| text(error.into()))?;
     let stored = stored.ok_or("it names no format version")?;
@@ -133,9 +164,8 @@ fn stored_format(database: &Database) -> Result<u32, String> {
     Ok(u32::from_le_bytes(value.try_into().map_err(|_| "its format version is no number")?))
 }
 
-fn recover(database: &Database) -> Result<Recovered, ReadError> {
+fn recover(read: &ReadTransaction) -> Result<Recovered, ReadError> {
     let io = reader::storage_error(&META);
-    let read = database.begin_read().map_err(|error| io(error.into()))?;
     let next_subscription = {
         let meta = read.open_table(META.definition).map_err(|error| io(error.into()))?;
         let stored = meta.get(META_NEXT_SUBSCRIPTION).map_err(|error| io(error.into()))?;
@@ -146,7 +176,7 @@ fn recover(database: &Database) -> Result<Recovered, ReadError> {
     };
 
     let mut topics = Vec::new();
-    reader::for_each(&read, &TOPICS, .., |key, value| {
+    reader::for_each(read, &TOPICS, .., |key, value| {
         let expected = TopicId(topics.len() as u32);
         if key != tables::topic_key(expected) {
             return Err(TOPICS.damaged(&tables::topic_key(expected), "it is missing"));
@@ -156,20 +186,20 @@ fn recover(database: &Database) -> Result<Recovered, ReadError> {
     })?;
     let next_offset =
         topics.iter().filter(|topic| topic.last_sequence > 0).map(|topic| topic.last_offset + 1).max().unwrap_or(0);
-    check_end(&read, next_offset)?;
+    check_end(read, next_offset)?;
 
-    let subscriptions = subscriptions(&read)?;
+    let subscriptions = subscriptions(read)?;
     Ok(Recovered { next_offset, next_subscription, topics, subscriptions })
 }
 
 type StoredSubscription = (SubscriptionId, String, SubscriptionRecord, Position, Counts);
 
 /// All subscriptions by id, with their accounts.
-pub(super) fn subscriptions(read: &redb::ReadTransaction) -> Result<Vec<StoredSubscription>, ReadError> {
+pub(super) fn subscriptions(read: &ReadTransaction) -> Result<Vec<StoredSubscription>, ReadError> {
     let io = reader::storage_error(&ACCOUNTS);
     let mut subscriptions = Vec::new();
     let accounts = read.open_table(ACCOUNTS.definition).map_err(|error| io(error.into()))?;
-    reader::for_each(&read, &SUBSCRIPTIONS, .., |key, value| {
+    reader::for_each(read, &SUBSCRIPTIONS, .., |key, value| {
         let damaged = |error: encoding::Malformed| SUBSCRIPTIONS.damaged(key, error.0);
         let id = key.try_into().map(u32::from_be_bytes).map_err(|_| SUBSCRIPTIONS.damaged(key, "its key is none"))?;
         let (name, record) = rows::subscription(value).map_err(damaged)?;
@@ -184,7 +214,7 @@ pub(super) fn subscriptions(read: &redb::ReadTransaction) -> Result<Vec<StoredSu
 }
 
 /// The last block must end where the topics say that the log does.
-fn check_end(read: &redb::ReadTransaction, next_offset: u64) -> Result<(), ReadError> {
+fn check_end(read: &ReadTransaction, next_offset: u64) -> Result<(), ReadError> {
     let io = reader::storage_error(&BLOCKS);
     let blocks = read.open_table(BLOCKS.definition).map_err(|error| io(error.into()))?;
     let Some((key, stored)) = blocks.last().map_err(|error| io(error.into()))? else {
@@ -197,11 +227,9 @@ fn check_end(read: &redb::ReadTransaction, next_offset: u64) -> Result<(), ReadE
     if header.end == next_offset { Ok(()) } else { Err(ReadError::Missing { offset: header.end.min(next_offset) }) }
 }
 
-fn bus_ids(database: &Database) -> Result<Vec<(u64, Uuid)>, ReadError> {
-    let io = reader::storage_error(&BUS_IDS);
-    let read = database.begin_read().map_err(|error| io(error.into()))?;
+fn bus_ids(read: &ReadTransaction) -> Result<Vec<(u64, Uuid)>, ReadError> {
     let mut ids = Vec::new();
-    reader::for_each(&read, &BUS_IDS, .., |key, value| {
+    reader::for_each(read, &BUS_IDS, .., |key, value| {
         let from = parse_offset_key(key).ok_or_else(|| BUS_IDS.damaged(key, "its key is none"))?;
         let id = Uuid::from_slice(value).map_err(|_| BUS_IDS.damaged(key, "it is no UUID"))?;
         ids.push((from, id));

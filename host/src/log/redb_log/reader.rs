@@ -4,12 +4,12 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::{ReadTransaction, ReadableDatabase};
+use redb::ReadTransaction;
 
 use super::encoding::Malformed;
 use super::tables::{
-    DEAD, HELD, META, PLUGINS, RETRIES, STATE, Table, held_key, message_key, parse_held_key, parse_number_pair,
-    state_key, subscription_key,
+    DEAD, HELD, PLUGINS, RETRIES, STATE, Table, held_key, message_key, parse_held_key, parse_number_pair, state_key,
+    subscription_key,
 };
 use super::{Inner, rows};
 use crate::log::{
@@ -56,9 +56,9 @@ pub(super) fn each_until<'k>(
 }
 
 impl Inner {
-    /// Begins to read the disk. What was synced before is seen.
-    pub(super) fn begin_read(&self) -> Result<ReadTransaction, ReadError> {
-        self.noted(self.database.begin_read().map_err(|error| storage_error(&META)(error.into())))
+    /// What is on the disk. What was synced before is seen.
+    pub(super) fn snapshot(&self) -> Arc<ReadTransaction> {
+        self.snapshot.load_full()
     }
 
     /// Has the writer look at the disk where a read failed because of it.
@@ -75,7 +75,7 @@ impl Inner {
         key: &[u8],
         decode: impl FnOnce(&[u8]) -> Result<T, Malformed>,
     ) -> Result<Option<T>, ReadError> {
-        let read = self.begin_read()?;
+        let read = self.snapshot();
         let failed = storage_error(table);
         let stored = self.noted(
             read.open_table(table.definition)
@@ -130,7 +130,7 @@ impl Inner {
             Some(after) if *after >= first => Bound::Excluded(&**after),
             _ => Bound::Included(&*first),
         };
-        let read = self.begin_read()?;
+        let read = self.snapshot();
         self.noted(each_until(&read, &DEAD, (start, Bound::Unbounded), |key, value| {
             let (id, offset) = parse_number_pair(key).ok_or_else(|| DEAD.damaged(key, "its key is none"))?;
             if subscription.is_some_and(|wanted| wanted.0 != id) {
@@ -167,7 +167,7 @@ impl Inner {
         let first = state_key(consumer, prefix);
         let past = after.filter(|after| *after >= prefix).map(|after| state_key(consumer, after));
         let start = past.as_deref().map_or(Bound::Included(&*first), Bound::Excluded);
-        let read = self.begin_read()?;
+        let read = self.snapshot();
         self.noted(each_until(&read, &STATE, (start, Bound::Unbounded), |stored_key, value| {
             if !stored_key.starts_with(&first) || entries.len() >= limit {
                 return Ok(false);
@@ -193,7 +193,7 @@ impl Inner {
     }
 
     pub(super) fn load(&self) -> Result<Loaded, ReadError> {
-        let read = self.begin_read()?;
+        let read = self.snapshot();
         self.noted(load(&read))
     }
 }

@@ -296,3 +296,6 @@ pub(super) fn plugin(bytes: &[u8]) -> Result<PluginRecord, Malformed> {
     decoder.end()?;
     Ok(PluginRecord { digest: current, manifest, deployed_ms, rolled_back })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,10 @@
 //! The writer: one thread that owns the write transaction.
 
-use std::path::PathBuf;
+use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use redb::{Durability, ReadableTable, WriteTransaction};
+use redb::{Durability, ReadableDatabase, WriteTransaction};
 
 use super::encoding::put_number;
 use super::queue::Wake;
@@ -15,64 +14,11 @@ use super::tables::{
     topic_key,
 };
 use super::{Inner, block, rows};
-use crate::log::disk::{Reserve, free_bytes};
 use crate::log::sequencer::{Group, SubscriptionChange};
-use crate::log::{CommitError, Listener, SubscriptionId};
+use crate::log::{Listener, LogFailure, SubscriptionId};
 
 /// How often the free space is looked at while nothing is written.
 const IDLE: Duration = Duration::from_secs(1);
-
-/// Room on the disk, as far as messages from outside are concerned.
-pub(super) struct Space {
-    folder: PathBuf,
-    reserve: Reserve,
-    free_bytes_min: u64,
-    free_bytes: AtomicU64,
-    reserved: AtomicBool,
-}
-
-impl Space {
-    pub(super) fn new(folder: PathBuf, reserve: Reserve, free_bytes_min: u64) -> Self {
-        Self { folder, reserve, free_bytes_min, free_bytes: AtomicU64::new(0), reserved: AtomicBool::new(false) }
-    }
-
-    /// Looks at the disk, and takes the reserve again where there is room for it besides the watermark.
-    pub(super) fn look(&self) {
-        let free = match free_bytes(&self.folder) {
-            Ok(free) => free,
-            // The writes themselves will tell; until then the last figure holds.
-            Err(error) => return tracing::warn!(folder = %self.folder.display(), "free space is unknown: {error}"),
-        };
-        let mut reserved = self.reserved.load(Ordering::Relaxed) || self.reserve.is_there();
-        if !reserved && free >= self.free_bytes_min.saturating_add(self.reserve.bytes()) {
-            match self.reserve.take() {
-                Ok(()) => reserved = true,
-                Err(error) => tracing::debug!("the reserve cannot be taken yet: {error}"),
-            }
-        }
-        self.free_bytes.store(free, Ordering::Relaxed);
-        self.reserved.store(reserved, Ordering::Relaxed);
-    }
-
-    /// Refuses messages from outside below the watermark, or while the reserve is spent.
-    pub(super) fn check(&self) -> Result<(), CommitError> {
-        let free_bytes = self.free_bytes();
-        let spent = if self.reserved.load(Ordering::Relaxed) { 0 } else { self.reserve.bytes() };
-        let min_bytes = self.free_bytes_min.saturating_add(spent);
-        if spent > 0 || free_bytes < min_bytes { Err(CommitError::NoRoom { free_bytes, min_bytes }) } else { Ok(()) }
-    }
-
-    pub(super) fn free_bytes(&self) -> u64 {
-        self.free_bytes.load(Ordering::Relaxed)
-    }
-
-    fn give_up_reserve(&self) {
-        self.reserved.store(false, Ordering::Relaxed);
-        if let Err(error) = self.reserve.give_up() {
-            tracing::warn!("the reserve could not be given up: {error}");
-        }
-    }
-}
 
 pub(super) struct Writer {
     inner: Arc<Inner>,
@@ -84,22 +30,28 @@ impl Writer {
         Self { inner, listener }
     }
 
+    /// Runs until the log ends or fails.
     pub(super) fn run(self) {
+        let _guard = PanicGuard(&self);
         loop {
             match self.inner.queue.next(IDLE) {
                 Wake::Group(group) => {
                     let begun = Instant::now();
-                    if let Err(error) = self.write(&group) {
-                        // Nobody is told before the waiters of this group are gone too.
-                        drop(group);
-                        return self.fail(&error);
+                    match self.write(&group) {
+                        Ok(true) => self.inner.meter.group(&group, begun.elapsed()),
+                        Ok(false) => {}
+                        Err(error) => {
+                            // Nobody is told before the waiters of this group are gone too.
+                            drop(group);
+                            return self.fail(&error.to_string());
+                        }
                     }
-                    self.publish(*group, begun.elapsed());
+                    self.publish(*group);
                     self.inner.space.look();
                 }
                 Wake::Idle => {
                     if self.inner.disk.is_broken() {
-                        return self.fail(&redb::Error::PreviousIo);
+                        return self.fail("a read failed");
                     }
                     self.inner.space.look();
                 }
@@ -108,12 +60,12 @@ impl Writer {
         }
     }
 
-    fn fail(&self, error: &redb::Error) {
+    fn fail(&self, error: &str) {
         // No more is sequenced before anybody can learn of it.
         let unwritten = self.inner.queue.stop();
         let failure = self.inner.disk.judge(error);
         drop(unwritten);
-        if matches!(failure, crate::log::LogFailure::Full { .. }) {
+        if matches!(failure, LogFailure::Full { .. }) {
             self.inner.space.give_up_reserve();
         }
         tracing::error!("the log stops: {failure}");
@@ -121,8 +73,7 @@ impl Writer {
     }
 
     /// Shows a durable group to readers, then to those who wait for it.
-    fn publish(&self, group: Group, took: Duration) {
-        self.inner.meter.group(&group, took);
+    fn publish(&self, group: Group) {
         let Group { last, messages, topics, waiters, bytes, .. } = group;
         drop(self.inner.visible.show(&messages, topics));
         // Only now may the overlay forget: readers who no longer find it there look at the disk.
@@ -134,9 +85,10 @@ impl Writer {
         self.listener.synced(last, &messages);
     }
 
-    fn write(&self, group: &Group) -> Result<(), redb::Error> {
+    /// Writes and syncs a group. Answers whether there was anything to write.
+    fn write(&self, group: &Group) -> Result<bool, redb::Error> {
         if group.writes_nothing() {
-            return Ok(());
+            return Ok(false);
         }
         let mut write = self.inner.database.begin_write()?;
         write.set_durability(Durability::Immediate).expect("no savepoint forbids it");
@@ -145,7 +97,19 @@ impl Writer {
         write_subscriptions(&write, group)?;
         write.commit()?;
         self.inner.disk.committed();
-        Ok(())
+        self.inner.snapshot.store(Arc::new(self.inner.database.begin_read()?));
+        Ok(true)
+    }
+}
+
+/// Ends the service if the writer panics: nobody else would ever answer those who wait.
+struct PanicGuard<'a>(&'a Writer);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail("the writer panicked");
+        }
     }
 }
 
@@ -183,19 +147,12 @@ impl<'a> Sheet<'a> {
         }
     }
 
-    /// Removes all rows whose keys begin with `prefix`.
-    fn remove_all(&mut self, prefix: &[u8]) -> Result<(), redb::Error> {
-        let mut keys = Vec::new();
-        for row in self.rows.range(prefix..)? {
-            let (key, _) = row?;
-            if !key.value().starts_with(prefix) {
-                break;
-            }
-            keys.push(key.value().to_vec());
-        }
-        for key in keys {
-            self.rows.remove(&*key)?;
-        }
+    /// Removes all rows whose keys begin with a subscription's id.
+    fn remove_all(&mut self, id: SubscriptionId) -> Result<(), redb::Error> {
+        let first = subscription_key(id);
+        let next = id.0.checked_add(1).map(|next| subscription_key(SubscriptionId(next)));
+        let end = next.as_ref().map_or(Bound::Unbounded, |next| Bound::Excluded(&next[..]));
+        self.rows.retain_in::<&[u8], _>((Bound::Included(&first[..]), end), |_, _| false)?;
         Ok(())
     }
 }
@@ -284,7 +241,7 @@ fn write_subscriptions(write: &WriteTransaction, group: &Group) -> Result<(), re
 
 fn remove_subscription(write: &WriteTransaction, id: SubscriptionId) -> Result<(), redb::Error> {
     for table in [&SUBSCRIPTIONS, &ACCOUNTS, &RETRIES, &HELD, &DEAD] {
-        Sheet::open(write, table)?.remove_all(&subscription_key(id))?;
+        Sheet::open(write, table)?.remove_all(id)?;
     }
     Ok(())
 }

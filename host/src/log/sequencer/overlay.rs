@@ -43,10 +43,13 @@ impl<K: Copy + Eq + Hash, V> Rows<K, V> {
     }
 }
 
+/// Each with the transaction that wrote it last.
+type Keys = BTreeMap<Arc<str>, (TxnNumber, Option<Bytes>)>;
+
 /// State by consumer and key, ordered by key so that scans can be merged with it.
 #[derive(Default)]
 pub(super) struct StateOverlay {
-    consumers: HashMap<Arc<str>, BTreeMap<Arc<str>, (TxnNumber, Option<Bytes>)>>,
+    consumers: HashMap<Arc<str>, Keys>,
     order: VecDeque<(TxnNumber, Arc<str>, Arc<str>)>,
 }
 

@@ -90,4 +90,9 @@ impl RecentWrites {
             consumers.get(consumer).and_then(|keys| keys.get(key)).is_some_and(|last| last == txn)
         });
     }
+
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.order.len() + self.keys
+    }
 }

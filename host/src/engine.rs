@@ -9,7 +9,6 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
-use super::PublishError;
 use crate::clock::Clock;
 use crate::dispatch::Dispatcher;
 use crate::dispatch::reader::Reader;
@@ -18,7 +17,7 @@ use crate::dispatch::subscription::{Subscription, Surroundings};
 use crate::dispatch::workers::Workers;
 use crate::log::position::Position;
 use crate::log::{
-    Change, CommitError, Counts, Listener, LoadedSubscription, Log, LogFailure, PluginRecord, ReadError, Sequenced,
+    CommitError, Counts, Listener, LoadedSubscription, Log, LogFailure, PluginRecords, ReadError, Sequenced,
     SubscriptionId, SubscriptionRecord, Txn, TxnNumber,
 };
 use crate::message::{Millis, Offset, SharedMessage};
@@ -73,7 +72,7 @@ impl Engine {
         clock: Arc<dyn Clock>,
         runtime: &Handle,
         options: EngineOptions,
-    ) -> Result<(Arc<Self>, Vec<(String, PluginRecord)>), EngineError> {
+    ) -> Result<(Arc<Self>, PluginRecords), EngineError> {
         let loaded = log.load()?;
         let (reader, reader_thread) = Reader::start(log.clone())?;
         let workers = Workers::start(options.workers, runtime)?;
@@ -122,14 +121,6 @@ impl Engine {
         self.failure.subscribe()
     }
 
-    /// What a publisher is told whose message was not synced.
-    pub fn publish_failure(&self) -> PublishError {
-        match &*self.failure.borrow() {
-            Some(LogFailure::Full { .. }) => PublishError::NoRoom { free_bytes: 0, min_bytes: 0 },
-            _ => PublishError::Stopping,
-        }
-    }
-
     /// All subscriptions, by name.
     pub fn enrolled(&self) -> Vec<Enrolled> {
         self.enrolled.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
@@ -169,15 +160,14 @@ impl Engine {
     }
 
     /// Remembers that a subscription changed hands or filters.
-    pub fn update(&self, name: &str, change: impl FnOnce(&mut Enrolled)) {
-        let mut router = self.router();
+    pub(crate) fn update(&self, router: &mut Router, name: &str, change: impl FnOnce(&mut Enrolled)) {
         {
             let mut enrolled = self.enrolled.write().unwrap_or_else(PoisonError::into_inner);
             if let Some(one) = enrolled.get_mut(name) {
                 change(one);
             }
         }
-        self.reroute(&mut router);
+        self.reroute(router);
     }
 
     /// Forgets a subscription whose removal is sequenced.
@@ -224,15 +214,21 @@ impl Engine {
         drop(self.reader.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    fn router(&self) -> MutexGuard<'_, Router> {
+    pub(crate) fn router(&self) -> MutexGuard<'_, Router> {
         self.router.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Called under the router's lock: no group is routed meanwhile, so what is counted here and what
     /// is routed afterwards meet without a gap.
     fn enrol(&self, loaded: &LoadedSubscription) -> Result<(), ReadError> {
-        let end = self.log.end();
-        let matched = self.matched(&loaded.record.selection, loaded.record.matched_base)?;
+        // The writer may be about to show one more group: then it is counted again.
+        let (end, matched) = loop {
+            let end = self.log.end();
+            let matched = self.matched(&loaded.record.selection, loaded.record.matched_base)?;
+            if self.log.end() == end {
+                break (end, matched);
+            }
+        };
         let unread = matched.saturating_sub(loaded.counts.passed);
         let seed = fastrand::u64(..);
         let dispatcher = Dispatcher::load(loaded, Policy::default(), unread, end, seed);
@@ -274,9 +270,4 @@ impl Listener for Ears {
         }
         engine.failure.send_replace(Some(failure));
     }
-}
-
-/// Changes of one consumer's records.
-pub(super) fn set_plugin(stem: &str, record: Option<PluginRecord>) -> Change {
-    Change::SetPlugin { stem: stem.to_owned(), record }
 }

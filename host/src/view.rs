@@ -1,0 +1,136 @@
+//! What people see of the bus: the same shapes in HTTP answers, on the command line and in metrics.
+
+use serde::Serialize;
+
+use crate::message::{Millis, Offset, Sequence, SharedMessage};
+
+/// A subscription as people see it.
+#[derive(Clone, Debug, Serialize)]
+pub struct SubscriptionView {
+    pub name: String,
+    pub consumer: String,
+    pub topics: Vec<String>,
+    /// `active`, or `orphaned` where its consumer's files are gone.
+    pub status: SubscriptionStatus,
+    pub created_ms: Millis,
+    /// The digest of the component it runs, if any.
+    pub digest: Option<String>,
+    pub order: &'static str,
+    pub concurrency: u32,
+    pub max_attempts: u32,
+    pub matched: u64,
+    pub pending: u64,
+    pub dead: u64,
+    pub acked: u64,
+    pub expired: u64,
+    pub skipped: u64,
+    pub reopened: u64,
+    pub redriven: u64,
+    /// Dead letters ever made, by reason.
+    pub died: Vec<(&'static str, u64)>,
+    /// Age in seconds of the oldest pending message; 0 where none is pending.
+    pub oldest_pending_seconds: f64,
+    /// Why every pending message waits. The counts add up to `pending`.
+    pub waiting: Waiting,
+    /// The offset below which everything is passed.
+    pub floor: Offset,
+    /// Calls by outcome since the bus started.
+    pub outcomes: Vec<(&'static str, u64)>,
+    pub instances: u32,
+    /// Why its messages could not be read from the log, if so.
+    pub problem: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SubscriptionStatus {
+    Active,
+    Orphaned,
+}
+
+/// The named reasons to wait, in messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Waiting {
+    /// A call is running.
+    pub running: u64,
+    /// It could run now and waits for a worker or a slot.
+    pub runnable: u64,
+    /// It waits for its retry to become due.
+    pub due_later: u64,
+    /// When the next retry is due.
+    pub next_due_ms: Option<Millis>,
+    /// It waits behind another message of its key.
+    pub behind_key: u64,
+    /// It is in the log, past what the dispatcher holds in memory.
+    pub behind_window: u64,
+    /// Its consumer's files are gone.
+    pub orphaned: u64,
+}
+
+/// A topic as people see it.
+#[derive(Clone, Debug, Serialize)]
+pub struct TopicView {
+    pub name: String,
+    pub messages: u64,
+    pub last_sequence: Sequence,
+    pub last_offset: Offset,
+    pub bytes: u64,
+    pub created_ms: Millis,
+    /// Names of the subscriptions that take it.
+    pub subscriptions: Vec<String>,
+}
+
+/// A dead letter as people see it. Its id is `SUBSCRIPTION:OFFSET`.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeadLetterView {
+    pub id: String,
+    pub subscription: String,
+    pub reason: &'static str,
+    pub died_ms: Millis,
+    pub topic: String,
+    pub sequence: Sequence,
+    pub offset: Offset,
+    pub accepted_ms: Millis,
+    pub key: Option<String>,
+    pub message_id: String,
+    pub source: String,
+    pub redrives: u32,
+    /// Attempts made since the first delivery, uncharged and omitted ones included.
+    pub attempts_total: u64,
+    pub attempts: Vec<AttemptView>,
+    /// Where the message itself is asked for; absent in lists.
+    #[serde(skip)]
+    pub message: Option<SharedMessage>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct AttemptView {
+    pub at_ms: Millis,
+    pub duration_us: u64,
+    pub outcome: &'static str,
+    pub text: String,
+    pub digest: String,
+    pub charged: bool,
+}
+
+/// A consumer as people see it.
+#[derive(Clone, Debug, Serialize)]
+pub struct PluginView {
+    pub name: String,
+    /// `running`, `failed` (nothing runs), or `orphaned` (its files are gone).
+    pub status: &'static str,
+    /// What runs.
+    pub digest: Option<String>,
+    pub deployed_ms: Option<Millis>,
+    pub subscriptions: Vec<String>,
+    pub publish: Vec<String>,
+    /// Why the files in the plugin folder are not what runs, if they are not.
+    pub problem: Option<String>,
+}
+
+/// Whether the bus can serve.
+#[derive(Clone, Debug, Serialize)]
+pub struct Readiness {
+    pub ready: bool,
+    pub reason: Option<String>,
+}
