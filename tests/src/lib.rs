@@ -27,6 +27,7 @@ pub mod client;
 pub mod daemon;
 mod guests;
 pub mod ledger;
+mod orders;
 mod process;
 pub mod small_disk;
 pub mod views;
@@ -37,6 +38,7 @@ pub use client::{Answer, Client};
 pub use daemon::{Daemon, Setup};
 pub use guests::{digest, guest, stamped};
 pub use ledger::{Ledger, Publishers};
+pub use orders::publishing;
 pub use process::Exit;
 pub use views::{Accepted, Attempt, DeadLetter, Event, Plugin, Problem, Subscription, Topic, Waiting};
 

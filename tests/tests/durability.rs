@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use obedient::Order;
-use sandpost_tests::{Client, Daemon, Event, Ledger, Publishers, guest};
+use sandpost_tests::{Client, Daemon, Event, Ledger, Publishers, guest, publishing};
 use serde_json::{Value, json};
 
 const MANIFEST: &str = r#"
@@ -24,7 +24,7 @@ const COUNTERS: u64 = 4;
 /// The n-th order of a thread: a bit of everything, so that a crash finds every kind of work half done.
 fn order(thread: u64, number: u64) -> (Option<String>, Order) {
     let key = Some(format!("key-{}", (thread + number) % 7));
-    let counter = format!("counter-{}", number % COUNTERS);
+    let counter = format!("counter-{}", number / 8 % COUNTERS);
     let later = |then| Order::RetryUntil { attempt: 2, after_ms: Some(1), then: Some(Box::new(then)) };
     match number % 8 {
         0 | 1 => (None, Order::Ack),
@@ -42,17 +42,7 @@ fn increment(key: &str, then: Option<Order>) -> Order {
 }
 
 fn stage(data: &str) -> Order {
-    Order::Publish {
-        topic: "staged".into(),
-        count: 1,
-        data: data.into(),
-        key: None,
-        id: None,
-        deliver_after_ms: None,
-        expires_after_ms: None,
-        attributes: BTreeMap::new(),
-        then: None,
-    }
+    publishing("staged", data, 1)
 }
 
 /// What must come of all that is stored.
@@ -156,6 +146,65 @@ fn attempts_survive_a_crash_with_their_evidence() {
     assert_eq!(letter.attempts.len(), 5, "{letter:#?}");
     assert!(letter.attempts.iter().all(|attempt| attempt.charged && attempt.text == "still not"), "{letter:#?}");
     assert!(letter.attempts.is_sorted_by_key(|attempt| attempt.at_ms), "{letter:#?}");
+}
+
+#[test]
+fn what_is_shown_is_durable() {
+    let component = guest("obedient");
+    let mut bus = Daemon::with("worker", &component, MANIFEST);
+    for round in 1..=5 {
+        let reject = Order::Reject { reason: "as told".into() };
+        bus.publish_many(
+            "orders",
+            (0..50).map(|number| (None, if number % 5 == 0 { reject.clone() } else { Order::Ack })),
+        );
+        let mut shown = (0, 0);
+        bus.wait_until("some of them are settled", |bus| {
+            let account = bus.subscription("worker");
+            shown = (account.acked, account.dead);
+            account.acked + account.dead > 50 * round - 25
+        });
+        bus.kill();
+        // Nothing runs after the restart, so that only what was durable is seen.
+        bus.take_away("worker");
+        bus.restart();
+        let account = bus.subscription("worker");
+        let durable = (account.acked, account.dead);
+        assert!(durable.0 >= shown.0 && durable.1 >= shown.1, "{shown:?} was shown, and {durable:?} was durable");
+        bus.deploy("worker", &component, MANIFEST);
+        bus.settled("worker");
+    }
+}
+
+#[test]
+fn damage_is_named_and_never_served() {
+    let mut bus = Daemon::setup().start();
+    // Far apart in the log, so that what is damaged is one of them.
+    for text in ["one", "marked for damage", "three"] {
+        bus.publish("texts", None, json!(text));
+        bus.publish("padding", None, json!("x".repeat(600_000)));
+    }
+    bus.terminate().success();
+    let path = bus.data_folder().join("log.redb");
+    let mut bytes = std::fs::read(&path).expect("it is the test's own");
+    let mark = b"marked for damage";
+    let at: Vec<_> = (0..bytes.len() - mark.len()).filter(|at| bytes[*at..].starts_with(mark)).collect();
+    assert!(!at.is_empty(), "data is stored as it is");
+    at.iter().for_each(|at| bytes[*at] ^= 1);
+    std::fs::write(&path, bytes).expect("it is the test's own");
+
+    bus.restart();
+    let problem = bus.get("/topics/texts/messages").problem(500, "log-damaged");
+    assert!(!problem.detail.contains("log.redb"), "tables and paths are the operator's business: {problem:#?}");
+    let three: Vec<Event> = bus.get("/topics/texts/messages?from=3").expect(200).json();
+    assert_eq!(three[0].data, json!("three"));
+    assert!(bus.log().contains("damaged") && bus.log().contains("offset 2"), "the log names it: {}", bus.log());
+    // A consumer that comes to it says so, and handles nothing in its place.
+    let manifest = MANIFEST.replace("topics = [\"orders\"]", "topics = [\"texts\"]\nfrom = \"beginning\"");
+    bus.deploy("worker", &guest("obedient"), &manifest);
+    bus.wait_until("the subscription has a problem", |bus| {
+        bus.subscription("worker").problem.is_some_and(|problem| problem.contains("damaged"))
+    });
 }
 
 #[test]

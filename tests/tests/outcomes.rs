@@ -1,7 +1,7 @@
 //! What becomes of a message after each thing that a guest can do: one line of the table for each order.
 
 use obedient::Order;
-use sandpost_tests::{Attempt, Daemon, DeadLetter, Event, digest, guest};
+use sandpost_tests::{Attempt, Daemon, DeadLetter, Event, digest, guest, publishing};
 use serde_json::{Value, json};
 
 const MANIFEST: &str = r#"
@@ -165,17 +165,7 @@ fn log(text: &str) -> Order {
 }
 
 fn publish(topic: &str) -> Order {
-    Order::Publish {
-        topic: topic.into(),
-        count: 1,
-        data: "hello".into(),
-        key: None,
-        id: None,
-        deliver_after_ms: None,
-        expires_after_ms: None,
-        attributes: [].into(),
-        then: None,
-    }
+    publishing(topic, "hello", 1)
 }
 
 fn then(order: Order) -> Option<Box<Order>> {

@@ -1,9 +1,10 @@
 //! Subscriptions: what they take, from where, in which order, and what becomes of them.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use obedient::Order;
-use sandpost_tests::{Client, Daemon, guest};
+use sandpost_tests::{Client, Daemon, guest, publishing};
 use serde_json::json;
 
 const RETRY: &str = "\n[subscription.retry]\nmax_attempts = 2\nbackoff = { initial = \"10ms\", max = \"10ms\" }\n";
@@ -56,6 +57,24 @@ fn filters_choose_by_token() {
     let mut found = placed.subscriptions;
     found.sort();
     assert_eq!(found, takers);
+}
+
+#[test]
+fn what_is_acknowledged_is_in_the_account_at_once() {
+    let bus = Daemon::with("worker", &guest("obedient"), &manifest(r#"["orders"]"#));
+    let acknowledged = AtomicU64::new(0);
+    std::thread::scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(|| {
+                for _ in 0..150 {
+                    bus.publish("orders", None, Order::Ack);
+                    let published = acknowledged.fetch_add(1, Ordering::SeqCst) + 1;
+                    let matched = bus.subscription("worker").matched;
+                    assert!(matched >= published, "{published} are acknowledged, and {matched} are in the account");
+                }
+            });
+        }
+    });
 }
 
 #[test]
@@ -206,19 +225,9 @@ fn topics_that_are_added_count_from_the_reload_and_removed_ones_are_skipped() {
     assert_eq!((account.acked, account.skipped, account.matched), (50, 10, 60));
 }
 
-/// Publishes `KEY:NUMBER` to the topic `seen`.
+/// Publishes `[KEY, NUMBER]` to the topic `seen`.
 fn seen(key: &str, number: usize) -> Order {
-    Order::Publish {
-        topic: "seen".into(),
-        count: 1,
-        data: json!([key, number]).to_string(),
-        key: Some(key.into()),
-        id: None,
-        deliver_after_ms: None,
-        expires_after_ms: None,
-        attributes: BTreeMap::new(),
-        then: None,
-    }
+    publishing("seen", &json!([key, number]).to_string(), 1)
 }
 
 /// The numbers that were seen, in order, by key.
