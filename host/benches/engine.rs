@@ -138,7 +138,7 @@ fn throughput(guest: &[u8], folder: &Path, messages: u64, keys: Option<u64>) -> 
     })?;
     let deadline = Instant::now() + Duration::from_secs(120);
     loop {
-        let acked: u64 = rig.bus.subscriptions().iter().map(|view| view.acked).sum();
+        let acked: u64 = rig.bus.subscriptions()?.iter().map(|view| view.acked).sum();
         if acked == messages * FAN_OUT {
             break;
         }

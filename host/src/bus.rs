@@ -162,16 +162,26 @@ impl Bus {
         Ok(Tail { synced: engine.synced(), engine: Arc::downgrade(&engine), filter, next })
     }
 
-    pub fn subscriptions(&self) -> Vec<SubscriptionView> {
-        let Ok(engine) = self.engine() else { return Vec::new() };
-        let active = self.digests();
-        engine.enrolled().iter().map(|one| views::subscription(&engine, one, &active)).collect()
+    /// All subscriptions, with everything that was accepted or answered before the call. What they show is
+    /// synced by the time they are returned. Blocks for that long.
+    pub fn subscriptions(&self) -> Result<Vec<SubscriptionView>, BusError> {
+        let engine = self.engine()?;
+        shown(&engine, || Ok(self.subscriptions_now(&engine)))
     }
 
+    /// One subscription, under the same promise.
     pub fn subscription(&self, name: &str) -> Result<SubscriptionView, BusError> {
         let engine = self.engine()?;
-        let enrolled = engine.find(name).ok_or_else(|| unknown_subscription(&engine, name))?;
-        Ok(views::subscription(&engine, &enrolled, &self.digests()))
+        shown(&engine, || {
+            let enrolled = engine.find(name).ok_or_else(|| unknown_subscription(&engine, name))?;
+            Ok(views::subscription(&engine, &enrolled, &self.digests()))
+        })
+    }
+
+    /// Subscriptions as they stand in memory: some of it may not be synced.
+    fn subscriptions_now(&self, engine: &Engine) -> Vec<SubscriptionView> {
+        let active = self.digests();
+        engine.enrolled().iter().map(|one| views::subscription(engine, one, &active)).collect()
     }
 
     /// Removes an orphaned subscription with its account and dead letters.
@@ -233,8 +243,10 @@ impl Bus {
 
     /// Figures of the moment, in the Prometheus text format.
     pub fn metrics(&self) -> String {
-        let figures = self.engine().map(|engine| engine.log.figures()).unwrap_or_default();
-        crate::metrics::encode(&figures, &self.topics(), &self.subscriptions(), &self.plugins())
+        let engine = self.engine().ok();
+        let figures = engine.as_ref().map(|engine| engine.log.figures()).unwrap_or_default();
+        let subscriptions = engine.map(|engine| self.subscriptions_now(&engine)).unwrap_or_default();
+        crate::metrics::encode(&figures, &self.topics(), &subscriptions, &self.plugins())
     }
 
     /// What runs every second: lag is warned about once per episode, and idle instances go.
@@ -268,6 +280,16 @@ impl Inner {
     fn active(&self) -> MutexGuard<'_, BTreeMap<String, Running>> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Looks when all that was synced has been routed, and answers when all that was seen is synced: nothing
+/// that is shown can be undone, and nothing that was answered before is missing.
+fn shown<T>(engine: &Engine, look: impl FnOnce() -> Result<T, BusError>) -> Result<T, BusError> {
+    let settle = || engine.commit_synced(Txn::default()).map_err(|_| BusError::Stopping);
+    settle()?;
+    let seen = look()?;
+    settle()?;
+    Ok(seen)
 }
 
 fn unknown_subscription(engine: &Engine, name: &str) -> BusError {

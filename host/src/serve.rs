@@ -180,10 +180,7 @@ impl<'a> Life<'a> {
                 }
             });
             match failed {
-                None => {
-                    self.end();
-                    return Ok(());
-                }
+                None => return self.end(),
                 Some(failure @ LogFailure::Full { .. }) => {
                     warn!(%failure, "the disk is full: starting anew from what is durable");
                     self.start_anew()?;
@@ -202,18 +199,7 @@ impl<'a> Life<'a> {
     /// gives up the reserve where there is no room otherwise.
     fn start_anew(&mut self) -> Result<(), ServeError> {
         self.bus.withdraw("the disk is full");
-        let Serving { engine, log } = self.serving.take().expect("something serves until it fails");
-        engine.stop();
-        let held = Arc::downgrade(&log);
-        drop((engine, log));
-        // Requests that still hold the old engine end on their own; its log can be opened again after the last.
-        let began = Instant::now();
-        while held.strong_count() > 0 {
-            if began.elapsed() > RELEASE_PATIENCE {
-                return Err(ServeError::NotReleased(RELEASE_PATIENCE));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.release()?;
         let log = loop {
             match RedbLog::open(&self.settings.log) {
                 Ok(log) => break Arc::new(log),
@@ -238,12 +224,29 @@ impl<'a> Life<'a> {
         Ok(())
     }
 
+    /// Stops the engine and lets its log go, which closes the file in order. Requests that still hold the
+    /// engine end on their own.
+    fn release(&mut self) -> Result<(), ServeError> {
+        let Serving { engine, log } = self.serving.take().expect("something serves until it fails");
+        engine.stop();
+        let held = Arc::downgrade(&log);
+        drop((engine, log));
+        let began = Instant::now();
+        while held.strong_count() > 0 {
+            if began.elapsed() > RELEASE_PATIENCE {
+                return Err(ServeError::NotReleased(RELEASE_PATIENCE));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
     fn engine(&self) -> &Arc<Engine> {
         &self.serving.as_ref().expect("something serves until it fails").engine
     }
 
     /// Told to stop: no new requests, no new calls; what runs ends, what is decided is synced.
-    fn end(&mut self) {
+    fn end(&mut self) -> Result<(), ServeError> {
         info!("stopping: letting calls end");
         self.stop_ingress.send_replace(true);
         if let Some(ingress) = self.ingress.take() {
@@ -253,8 +256,9 @@ impl<'a> Life<'a> {
         self.runtime.block_on(self.engine().drain(DRAIN_PATIENCE));
         self.deployments = None;
         self.bus.withdraw("stopping");
-        self.engine().stop();
+        self.release()?;
         info!("stopped; everything acknowledged is on the disk");
+        Ok(())
     }
 }
 

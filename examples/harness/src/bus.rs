@@ -14,6 +14,9 @@ use tempfile::TempDir;
 
 use crate::{Client, PATIENCE, POLL};
 
+/// The command that starts it. The data and plugin folders are those it takes where it is started.
+pub const SERVE: [&str; 3] = ["serve", "--listen", "127.0.0.1:0"];
+
 /// How long the bus may take to settle what runs, once it is asked to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// Lines of the bus's own log that are shown where something failed.
@@ -102,7 +105,6 @@ impl Bus {
             .args(arguments)
             .current_dir(self.folder.path())
             .env("SANDPOST_BUS", self.client.url())
-            .env("SANDPOST_PLUGINS", "plugins")
             .output()?;
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
@@ -177,10 +179,8 @@ impl Prepared {
         let Prepared { sandpost: binary, folder } = self;
         let log = folder.path().join("log");
         let mut child = sandpost(&binary)
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-            .arg(folder.path().join("data"))
-            .arg("--plugins")
-            .arg(folder.path().join("plugins"))
+            .args(SERVE)
+            .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log)?)

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-pub use bus::{Bus, Places};
+pub use bus::{Bus, Places, SERVE};
 pub use checks::Checks;
 pub use client::Client;
 pub use tail::Tail;

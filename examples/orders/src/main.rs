@@ -19,7 +19,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::Parser;
 use example_harness::screen::{self, Story, Tone};
-use example_harness::{Bus, Places, wait_for};
+use example_harness::{Bus, Places, SERVE, wait_for};
 
 use crate::orders::Orders;
 use crate::producer::Producer;
@@ -68,7 +68,7 @@ fn start(places: &Places) -> Result<Bus> {
         let manifest = fs::read_to_string(places.guest(&format!("{name}.toml"))?)?;
         bus.add(name, &places.guest(&format!("{name}.wasm"))?, &manifests::impatient(&manifest)?)?;
     }
-    screen::command("sandpost serve");
+    screen::command(&format!("sandpost {}", SERVE.join(" ")));
     let bus = bus.start()?;
     screen::print(&format!("sandpost listening on {}", bus.client().url()));
     let plugins = wait_for("the consumers to run", || {

@@ -233,7 +233,7 @@ async fn subscriptions(
     State(edge): State<Edge>,
     Parameters(NoParameters {}): Parameters<NoParameters>,
 ) -> Result<Json<Vec<SubscriptionView>>, Problem> {
-    edge.ask(|bus| Ok(bus.subscriptions())).await.map(Json)
+    edge.ask(Bus::subscriptions).await.map(Json)
 }
 
 async fn subscription(State(edge): State<Edge>, PathText(name): PathText) -> Result<Json<SubscriptionView>, Problem> {
