@@ -128,6 +128,11 @@ fn a_file_that_is_no_log() {
 fn a_log_that_was_damaged_before_it_could_be_closed() {
     let mut bus = Daemon::setup().start();
     bus.publish("texts", None, "\"marked for damage\"");
+    // Large ones, which are not packed together with it; and several, so that it is in every state of the
+    // file that could be gone back to.
+    for _ in 0..3 {
+        bus.publish("padding", None, serde_json::json!("x".repeat(600_000)));
+    }
     bus.kill();
     let log = bus.data_folder().join("log.redb");
     let mut bytes = std::fs::read(&log).expect("it is the test's own");
