@@ -37,7 +37,7 @@ lint: check-rust check-wasm check-cc ## Check the format, clippy (natively and f
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- --deny warnings
 	$(CARGO) clippy $(LOCKED) --target $(WASM) $(CONSUMERS:%=--package %) --lib -- --deny warnings
 	$(CARGO) clippy $(LOCKED) --target $(WASM) --package email --features all-currencies --lib -- --deny warnings
-	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc $(LOCKED) --workspace --no-deps
+	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc $(LOCKED) --workspace --no-deps --document-private-items
 
 fmt: check-rust ## Format the code
 	$(CARGO) fmt --all

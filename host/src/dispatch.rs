@@ -15,6 +15,7 @@
 //! messages in retry first, by offset, then its queue, then its held rows.
 
 mod explain;
+mod fault;
 mod intake;
 mod item;
 mod lane;

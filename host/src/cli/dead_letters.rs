@@ -175,7 +175,10 @@ fn print_errors(attempts: &[&Value], output: &Output) -> Result<(), Failure> {
         }
     }
     for (error, times) in groups.iter().filter(|(error, _)| !error.is_empty()) {
-        output.heading(&format!("Error of the attempt at {}", times.join(", ")))?;
+        let every = times.len() == attempts.len() && times.len() > 1;
+        let heading =
+            if every { "Error of every attempt".to_owned() } else { format!("Error of {}", times.join(", ")) };
+        output.heading(&heading)?;
         output.line(error)?;
     }
     Ok(())

@@ -9,6 +9,7 @@ use crate::log::{HeldAt, Log, ReadBounds, ReadError, RetryRow, Selection};
 use crate::message::{Offset, SharedMessage};
 
 use super::Event;
+use super::fault::EndOnPanic;
 use super::subscription::Subscription;
 
 /// Messages of a held row that are read at a time.
@@ -38,6 +39,7 @@ impl Reader {
     pub fn start(log: Arc<dyn Log>) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (requests, asked) = mpsc::channel::<Request>();
         let thread = std::thread::Builder::new().name("reader".into()).spawn(move || {
+            let _ends = EndOnPanic;
             let mut later: Vec<(Instant, Request)> = Vec::new();
             loop {
                 let now = Instant::now();

@@ -160,8 +160,9 @@ impl Runner {
         rest: &mut VecDeque<Item>,
     ) -> Result<Called, CallError> {
         let shared = &self.subscription.shared;
-        let state =
-            self.state.take().unwrap_or_else(|| StateReads::new(shared.log.clone(), program.consumer().clone()));
+        // A subscription may have changed hands, and state is its consumer's.
+        let kept = self.state.take().filter(|state| state.is_of(program.consumer()));
+        let state = kept.unwrap_or_else(|| StateReads::new(shared.log.clone(), program.consumer().clone()));
         let mut instance = self.instance.take();
         if policy.isolation == Isolation::Fresh {
             instance = None;

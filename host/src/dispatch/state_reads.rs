@@ -21,6 +21,10 @@ impl StateReads {
         Box::new(Self { log, consumer, pin: None, reads: Vec::new() })
     }
 
+    pub(super) fn is_of(&self, consumer: &str) -> bool {
+        *self.consumer == *consumer
+    }
+
     /// What was read, for validation. The pin stays until [`StateReads::unpin`].
     pub(super) fn take_reads(&mut self) -> Vec<StateRead> {
         std::mem::take(&mut self.reads)

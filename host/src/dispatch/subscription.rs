@@ -1,7 +1,7 @@
 //! The edge around one dispatcher: carries out its actions, and grows and shrinks its runners.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -15,6 +15,7 @@ use crate::message::{Millis, Offset, SharedMessage};
 use crate::policy::Policy;
 use crate::sandbox::{Instance, Program};
 
+use super::fault;
 use super::reader::{Reader, Request};
 use super::workers::Queue;
 use super::{Action, Dispatcher, Event, Explanation, Item, runner};
@@ -298,7 +299,7 @@ impl Subscription {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(|_| fault::end())
     }
 
     fn tell_locked(self: &Arc<Self>, inner: &mut Inner, event: Event<'_>) {

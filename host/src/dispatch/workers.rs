@@ -12,6 +12,8 @@ use std::thread::JoinHandle;
 use async_task::{Runnable, Task};
 use tokio::runtime::Handle;
 
+use super::fault::EndOnPanic;
+
 /// A subscription's place among those that take turns.
 #[derive(Clone)]
 pub struct Queue {
@@ -49,6 +51,7 @@ impl Workers {
                 let (shared, timers) = (shared.clone(), timers.clone());
                 std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                     let _entered = timers.enter();
+                    let _ends = EndOnPanic;
                     shared.run();
                 })
             })
