@@ -1,5 +1,7 @@
 //! Publishing: from an event that ingress decoded to a message that is durable.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use tokio::sync::oneshot;
 
@@ -38,10 +40,16 @@ pub enum PublishError {
     /// More is waiting for the disk than may; try again shortly.
     #[error("{unsynced_bytes} bytes wait to be synced")]
     Busy { unsynced_bytes: usize },
-    /// The bus is shutting down, or its log failed: the message was not accepted.
+    /// The log failed after the message was handed to it. Nothing says that it is stored, and nothing that it is not.
+    #[error("the log failed before the message was synced")]
+    NotSynced,
+    /// The bus is shutting down, or has no log now: nothing was stored.
     #[error("the bus is stopping, and accepts no message")]
     Stopping,
 }
+
+/// How long the log may take to say why it failed.
+const FAILURE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Refuses what is larger than the bus takes. Names were validated where the events were made.
 pub(crate) fn check(events: &[Event], data_bytes_max: usize) -> Result<(), PublishError> {
@@ -95,18 +103,24 @@ pub(crate) async fn publish(engine: &Engine, events: Vec<Event>) -> Result<Vec<A
         accepted.sequence = placed.sequence;
     }
     // A dropped waiter means that the log failed before the message was durable: it was not accepted.
-    durable.await.map_err(|_| not_synced(engine))?;
-    Ok(accepted)
+    match durable.await {
+        Ok(()) => Ok(accepted),
+        Err(_) => Err(not_synced(engine).await),
+    }
 }
 
-/// What a publisher is told whose message was not synced.
-fn not_synced(engine: &Engine) -> PublishError {
-    match &*engine.failure().borrow() {
-        Some(LogFailure::Full { .. }) => {
+/// What a publisher is told whose message was not synced. The log lets its waiters go before it says why
+/// it failed, so the reason may be a moment away.
+async fn not_synced(engine: &Engine) -> PublishError {
+    let mut failure = engine.failure();
+    let known = tokio::time::timeout(FAILURE_PATIENCE, failure.wait_for(Option::is_some)).await;
+    match known.ok().and_then(Result::ok).as_deref() {
+        // What does not fit is taken back as a whole: it is not stored.
+        Some(Some(LogFailure::Full { .. })) => {
             let figures = engine.log.figures();
             PublishError::NoRoom { free_bytes: figures.free_bytes, min_bytes: figures.free_bytes_min }
         }
-        _ => PublishError::Stopping,
+        _ => PublishError::NotSynced,
     }
 }
 

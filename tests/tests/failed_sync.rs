@@ -69,7 +69,7 @@ fn it_ends_and_stays_down_until_somebody_decides() {
     assert_eq!(exit.code, Some(1), "{exit}");
     assert!(exit.stderr.contains("log.redb") && exit.stderr.contains("disk"), "{exit}");
     for refusal in ledger.refusals() {
-        refusal.problem(503, "stopping");
+        refusal.problem(503, "not-synced");
     }
 
     // The disk seems to be well again; what it holds is uncertain all the same.

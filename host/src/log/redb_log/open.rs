@@ -100,6 +100,10 @@ fn open_database(
         (None, redb::Error::Io(error)) if error.raw_os_error().is_some() => {
             OpenError::Folder(FolderError::Io { path: path.to_owned(), error })
         }
+        // redb says so of a file of its own that it cannot repair.
+        (None, redb::Error::Corrupted(what)) => {
+            OpenError::Damaged { path: path.to_owned(), error: ReadError::Damaged { table: "(the file itself)", what } }
+        }
         (None, error) => OpenError::Foreign { path: path.to_owned(), error: error.to_string() },
     };
     let backend = Disk::new(backend, disk.clone());

@@ -13,11 +13,20 @@ pub(super) struct Space {
     free_bytes_min: u64,
     free_bytes: AtomicU64,
     reserved: AtomicBool,
+    /// Whether publishes were accepted at the last look, to say so when that changes.
+    accepted: AtomicBool,
 }
 
 impl Space {
     pub(super) fn new(folder: PathBuf, reserve: Reserve, free_bytes_min: u64) -> Self {
-        Self { folder, reserve, free_bytes_min, free_bytes: AtomicU64::new(0), reserved: AtomicBool::new(false) }
+        Self {
+            folder,
+            reserve,
+            free_bytes_min,
+            free_bytes: AtomicU64::new(0),
+            reserved: AtomicBool::new(false),
+            accepted: AtomicBool::new(true),
+        }
     }
 
     pub(super) fn free_bytes_min(&self) -> u64 {
@@ -40,6 +49,15 @@ impl Space {
         }
         self.free_bytes.store(free, Ordering::Relaxed);
         self.reserved.store(reserved, Ordering::Relaxed);
+        let accepts = self.check().is_ok();
+        if self.accepted.swap(accepts, Ordering::Relaxed) != accepts {
+            let (folder, min) = (self.folder.display(), self.free_bytes_min);
+            if accepts {
+                tracing::info!(%folder, free_bytes = free, "there is room again: publishes are accepted");
+            } else {
+                tracing::warn!(%folder, free_bytes = free, min_bytes = min, "too little room: publishes are refused; free some");
+            }
+        }
     }
 
     /// Refuses messages from outside below the watermark, or while the reserve is spent.
