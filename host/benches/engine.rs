@@ -186,6 +186,7 @@ impl Rig {
             let record = PluginRecord { digest, manifest: String::new(), deployed_ms: 0, rolled_back: Vec::new() };
             bus.activate(stem, ActiveVersion { manifest, record, program })?;
         }
+        bus.open();
         Ok(Self { runtime, bus, engine })
     }
 

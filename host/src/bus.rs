@@ -5,6 +5,7 @@ mod operate;
 mod views;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use arc_swap::ArcSwapOption;
@@ -62,6 +63,9 @@ struct Inner {
     /// What is known of consumers that do not run as their files say. Set once deployments have begun.
     deployments: OnceLock<Box<dyn Fn() -> Vec<PluginView> + Send + Sync>>,
     message_data_max: usize,
+    /// Whether the consumers were looked at that lay in the plugin folder at the start. Until then a message
+    /// would miss subscriptions that are about to come into being.
+    open: AtomicBool,
     /// Why there is no engine.
     unready: Mutex<String>,
 }
@@ -74,6 +78,7 @@ impl Bus {
             active: Mutex::default(),
             deployments: OnceLock::new(),
             message_data_max,
+            open: AtomicBool::new(false),
             unready: Mutex::new("starting".to_owned()),
         };
         Self { inner: Arc::new(inner) }
@@ -86,6 +91,15 @@ impl Bus {
         }
         self.inner.engine.store(Some(engine));
         Ok(())
+    }
+
+    /// Accepts messages from now on.
+    pub fn open(&self) {
+        self.inner.open.store(true, Ordering::Release);
+    }
+
+    fn is_open(&self) -> bool {
+        self.inner.open.load(Ordering::Acquire)
     }
 
     /// Serves no longer, for this reason. Answers with the engine that served.
@@ -103,6 +117,9 @@ impl Bus {
     /// Publishes events, all or none of them, and answers once they are synced.
     pub async fn publish(&self, events: Publish) -> Result<Vec<Accepted>, PublishError> {
         publish::check(&events, self.inner.message_data_max)?;
+        if !self.is_open() {
+            return Err(PublishError::Starting);
+        }
         let engine = self.engine().map_err(|_| PublishError::Stopping)?;
         publish::publish(&engine, events).await
     }
@@ -189,8 +206,8 @@ impl Bus {
         let engine = self.engine()?;
         let _operator = engine.operator.lock().await;
         let enrolled = engine.find(name).ok_or_else(|| unknown_subscription(&engine, name))?;
-        if enrolled.subscription.is_active() {
-            let manifest = format!("{}.toml", enrolled.consumer);
+        if let Some(stem) = engine.declared_by(name) {
+            let manifest = format!("{stem}.toml");
             return Err(BusError::StillDeclared { subscription: name.to_owned(), manifest });
         }
         let change = Change::RemoveSubscription { id: enrolled.subscription.id };
@@ -232,6 +249,9 @@ impl Bus {
 
     pub fn readiness(&self) -> Readiness {
         match self.engine() {
+            Ok(_) if !self.is_open() => {
+                Readiness { ready: false, reason: Some("consumers are being loaded".to_owned()) }
+            }
             Ok(engine) if engine.log.figures().accepting => Readiness { ready: true, reason: None },
             Ok(_) => Readiness { ready: false, reason: Some("the data folder's disk is nearly full".to_owned()) },
             Err(_) => {
@@ -255,7 +275,7 @@ impl Bus {
         for one in engine.enrolled() {
             one.subscription.drop_idle();
             let view = views::subscription(&engine, &one, &BTreeMap::new());
-            if one.subscription.warns(view.oldest_pending_seconds) {
+            if one.subscription.warns(view.lagging) {
                 tracing::warn!(
                     subscription = view.name,
                     pending = view.pending,

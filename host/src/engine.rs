@@ -2,6 +2,7 @@
 //! fails takes all of it along; what follows is a new engine, loaded as after a crash.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
+use crate::deploy::manifest;
 use crate::dispatch::Dispatcher;
 use crate::dispatch::reader::Reader;
 use crate::dispatch::router::Router;
@@ -17,8 +19,8 @@ use crate::dispatch::subscription::{Subscription, Surroundings};
 use crate::dispatch::workers::Workers;
 use crate::log::position::Position;
 use crate::log::{
-    CommitError, Counts, Listener, LoadedSubscription, Log, LogFailure, PluginRecords, ReadError, Sequenced,
-    SubscriptionId, SubscriptionRecord, Txn, TxnNumber,
+    CommitError, Counts, Listener, LoadedSubscription, Log, LogFailure, PluginRecord, PluginRecords, ReadError,
+    Sequenced, SubscriptionId, SubscriptionRecord, Txn, TxnNumber,
 };
 use crate::message::{Millis, Offset, SharedMessage};
 use crate::policy::Policy;
@@ -43,6 +45,9 @@ pub struct Engine {
     /// Taken by the writer's thread for every group that was synced, and where subscriptions change.
     router: Mutex<Router>,
     enrolled: RwLock<BTreeMap<String, Enrolled>>,
+    /// What each consumer runs by the log, whether or not it could be started, and the subscriptions that
+    /// its manifest declares.
+    recorded: Mutex<BTreeMap<String, (PluginRecord, Vec<String>)>>,
     synced: watch::Sender<Offset>,
     failure: watch::Sender<Option<LogFailure>>,
     /// Operators' commands run one at a time, so that what one read is still so when it commits.
@@ -95,6 +100,7 @@ impl Engine {
             reader: Mutex::new(Some(reader_thread)),
             router: Mutex::new(Router::default()),
             enrolled: RwLock::default(),
+            recorded: Mutex::new(loaded.plugins.iter().map(with_names).collect()),
             failure: watch::Sender::new(None),
             operator: tokio::sync::Mutex::new(()),
         });
@@ -247,10 +253,42 @@ impl Engine {
         Ok(())
     }
 
+    /// The consumer whose manifest declares a subscription.
+    pub fn declared_by(&self, subscription: &str) -> Option<String> {
+        let recorded = self.recorded();
+        let declares = |names: &[String]| names.iter().any(|name| name == subscription);
+        recorded.iter().find(|(_, (_, names))| declares(names)).map(|(stem, _)| stem.clone())
+    }
+
+    pub(crate) fn is_recorded(&self, stem: &str, record: &PluginRecord) -> bool {
+        self.recorded().get(stem).is_some_and(|(recorded, _)| recorded == record)
+    }
+
+    pub(crate) fn remember(&self, stem: &str, record: Option<PluginRecord>) {
+        let mut recorded = self.recorded();
+        match record {
+            Some(record) => drop(recorded.extend([with_names(&(stem.to_owned(), record))])),
+            None => drop(recorded.remove(stem)),
+        }
+    }
+
+    fn recorded(&self) -> MutexGuard<'_, BTreeMap<String, (PluginRecord, Vec<String>)>> {
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn reroute(&self, router: &mut Router) {
         let enrolled = self.enrolled.read().unwrap_or_else(PoisonError::into_inner);
         router.set(enrolled.values().map(|one| one.subscription.clone()).collect());
     }
+}
+
+/// A record with the names of the subscriptions that its manifest declares.
+fn with_names((stem, record): &(String, PluginRecord)) -> (String, (PluginRecord, Vec<String>)) {
+    let file = format!("{stem}.toml");
+    // It was valid when it was recorded. A version of the bus that no longer takes it declares nothing.
+    let manifest = manifest::parse(stem, Path::new(&file), &record.manifest).ok();
+    let names = manifest.into_iter().flat_map(|manifest| manifest.subscriptions).map(|spec| spec.name);
+    (stem.clone(), (record.clone(), names.collect()))
 }
 
 /// The engine's ears at the log. Weak, for the engine owns the log.

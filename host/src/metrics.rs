@@ -84,7 +84,7 @@ fn topic_figures(registry: &mut Registry, topics: &[TopicView]) {
 
 fn subscription_figures(registry: &mut Registry, subscriptions: &[SubscriptionView]) {
     let (pending, oldest, waiting) = (Gauges::default(), Gauges::default(), Gauges::default());
-    let (dead, instances) = (Gauges::default(), Gauges::default());
+    let (dead, instances, lagging) = (Gauges::default(), Gauges::default(), Gauges::default());
     let (deliveries, letters, messages) = (Counters::default(), Counters::default(), Counters::default());
     for view in subscriptions {
         let labels = vec![("subscription", view.name.clone())];
@@ -93,6 +93,7 @@ fn subscription_figures(registry: &mut Registry, subscriptions: &[SubscriptionVi
         oldest.get_or_create(&labels).set(view.oldest_pending_seconds);
         dead.get_or_create(&labels).set(view.dead as f64);
         instances.get_or_create(&labels).set(f64::from(view.instances));
+        lagging.get_or_create(&labels).set(f64::from(view.lagging));
         let reasons = &view.waiting;
         for (reason, count) in [
             ("running", reasons.running),
@@ -124,6 +125,7 @@ fn subscription_figures(registry: &mut Registry, subscriptions: &[SubscriptionVi
     registry.register("subscription_pending_messages", "Lag: messages neither settled nor dead", pending);
     let help = "Lag: age of the oldest pending message";
     registry.register_with_unit("subscription_oldest_pending", help, Unit::Seconds, oldest);
+    registry.register("subscription_lagging", "1 while the oldest pending message is older than lag_warn", lagging);
     registry.register("subscription_waiting_messages", "Pending messages by what they wait for", waiting);
     registry.register("subscription_dead_letters", "Dead letters now", dead);
     registry.register("subscription_instances", "Instances of the consumer that live", instances);

@@ -43,6 +43,9 @@ pub enum PublishError {
     /// The log failed after the message was handed to it. Nothing says that it is stored, and nothing that it is not.
     #[error("the log failed before the message was synced")]
     NotSynced,
+    /// The bus has not looked at its consumers yet: nothing was stored.
+    #[error("the bus is starting, and loads its consumers")]
+    Starting,
     /// The bus is shutting down, or has no log now: nothing was stored.
     #[error("the bus is stopping, and accepts no message")]
     Stopping,
@@ -129,12 +132,13 @@ async fn wait_for_room(engine: &Engine) -> Result<(), PublishError> {
     if engine.log.unsynced_bytes() <= UNSYNCED_BYTES_MAX {
         return Ok(());
     }
+    // Followed before the next look, so that no sync between the two goes unseen.
     let mut synced = engine.synced();
     for _ in 0..BUSY_SYNCS_MAX {
-        synced.changed().await.map_err(|_| PublishError::Stopping)?;
         if engine.log.unsynced_bytes() <= UNSYNCED_BYTES_MAX {
             return Ok(());
         }
+        synced.changed().await.map_err(|_| PublishError::Stopping)?;
     }
     Err(PublishError::Busy { unsynced_bytes: engine.log.unsynced_bytes() })
 }

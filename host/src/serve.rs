@@ -23,6 +23,8 @@ use crate::sandbox::{Sandbox, SandboxError, SandboxOptions};
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the first look at the plugin folder is waited for. Large components take seconds to compile.
 const FIRST_LOOK_PATIENCE: Duration = Duration::from_secs(60);
+/// How often a start looks whether it is told to stop.
+const SIGNAL_LOOK: Duration = Duration::from_millis(100);
 /// How often a log is tried again whose disk is full to the last byte.
 const ROOM_RETRY: Duration = Duration::from_secs(1);
 /// How long a failed engine may take to let go of its log.
@@ -97,8 +99,10 @@ pub fn serve<E>(
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("io").enable_all().build()?;
     let outcome = Life::begin(&runtime, settings).and_then(|mut life| {
-        // Nobody listens for the address any more: that is no reason not to serve.
-        let _ = on_ready(life.address);
+        if !*life.told_to_stop.borrow() {
+            // Nobody listens for the address any more: that is no reason not to serve.
+            let _ = on_ready(life.address);
+        }
         life.go_on()
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -142,11 +146,14 @@ impl<'a> Life<'a> {
         let deployments = Arc::new(start_deployments(&settings, &bus, recorded)?);
         // On a first start, subscriptions come into being with the first look at the plugin folder; a
         // publisher that is told that the bus is ready counts on them.
-        if !deployments.wait_until(FIRST_LOOK_PATIENCE, |_| deployments.has_looked()) {
-            warn!("consumers are still being compiled; the bus serves without them meanwhile");
+        let began = Instant::now();
+        while !deployments.wait_until(SIGNAL_LOOK, |_| deployments.has_looked()) && !*told_to_stop.borrow() {
+            if began.elapsed() > FIRST_LOOK_PATIENCE {
+                warn!("consumers are still being compiled; the bus serves without them meanwhile");
+                break;
+            }
         }
-        let shown = Arc::downgrade(&deployments);
-        bus.report_deployments(move || shown.upgrade().map_or_else(Vec::new, |deployments| deployments.views()));
+        bus.open();
         let looked_after = bus.clone();
         runtime.spawn(async move {
             let mut second = tokio::time::interval(Duration::from_secs(1));
@@ -184,6 +191,10 @@ impl<'a> Life<'a> {
                 Some(failure @ LogFailure::Full { .. }) => {
                     warn!(%failure, "the disk is full: starting anew from what is durable");
                     self.start_anew()?;
+                    if self.serving.is_none() {
+                        // Told to stop while there was nothing to serve on; all that is durable is on the disk.
+                        return self.end();
+                    }
                 }
                 Some(failure @ LogFailure::Broken { .. }) => {
                     error!(%failure, "the log failed: nothing more is acknowledged");
@@ -196,32 +207,44 @@ impl<'a> Life<'a> {
     }
 
     /// After a full disk: everything in memory is discarded and loaded again, as after a crash. Opening
-    /// gives up the reserve where there is no room otherwise.
+    /// gives up the reserve where there is no room otherwise. Where not even that suffices, or the next
+    /// engine meets the full disk at once, it is tried again until somebody makes room.
     fn start_anew(&mut self) -> Result<(), ServeError> {
         self.bus.withdraw("the disk is full");
         self.release()?;
-        let log = loop {
-            match RedbLog::open(&self.settings.log) {
-                Ok(log) => break Arc::new(log),
-                // Not even the reserve sufficed: somebody has to make room.
+        loop {
+            // Not at once: what filled the disk would fill it again, as fast as the machine can.
+            if self.told_to_stop_within(ROOM_RETRY) {
+                return Ok(());
+            }
+            let log = match RedbLog::open(&self.settings.log) {
+                Ok(log) => Arc::new(log),
                 Err(OpenError::Failed(failure @ LogFailure::Full { .. })) => {
                     error!(%failure, "the log cannot be opened again yet");
-                    let mut told_to_stop = self.told_to_stop.clone();
-                    let stop = self.runtime.block_on(async {
-                        tokio::time::timeout(ROOM_RETRY, told_to_stop.wait_for(|told| *told)).await.is_ok()
-                    });
-                    if stop {
-                        return Err(ServeError::Log(failure));
-                    }
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let (engine, _recorded) = start_engine(self.runtime, &self.settings, log.clone())?;
+            let served = self.bus.serve_on(engine.clone());
+            self.serving = Some(Serving { engine, log });
+            match served {
+                Ok(()) => {
+                    info!("the bus serves again; publishes are accepted when there is room");
+                    return Ok(());
+                }
+                Err(error) if matches!(*self.engine().failure().borrow(), Some(LogFailure::Full { .. })) => {
+                    error!(%error, "the disk is full again");
+                    self.release()?;
                 }
                 Err(error) => return Err(error.into()),
             }
-        };
-        let (engine, _recorded) = start_engine(self.runtime, &self.settings, log.clone())?;
-        self.bus.serve_on(engine.clone())?;
-        self.serving = Some(Serving { engine, log });
-        info!("the bus serves again; publishes are accepted when there is room");
-        Ok(())
+        }
+    }
+
+    fn told_to_stop_within(&self, time: Duration) -> bool {
+        let mut told_to_stop = self.told_to_stop.clone();
+        self.runtime.block_on(async { tokio::time::timeout(time, told_to_stop.wait_for(|told| *told)).await.is_ok() })
     }
 
     /// Stops the engine and lets its log go, which closes the file in order. Requests that still hold the
@@ -253,10 +276,14 @@ impl<'a> Life<'a> {
             // Ingress bounds its own patience.
             let _ = self.runtime.block_on(ingress);
         }
-        self.runtime.block_on(self.engine().drain(DRAIN_PATIENCE));
+        if let Some(serving) = &self.serving {
+            self.runtime.block_on(serving.engine.drain(DRAIN_PATIENCE));
+        }
         self.deployments = None;
         self.bus.withdraw("stopping");
-        self.release()?;
+        if self.serving.is_some() {
+            self.release()?;
+        }
         info!("stopped; everything acknowledged is on the disk");
         Ok(())
     }

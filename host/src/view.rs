@@ -30,10 +30,12 @@ pub struct SubscriptionView {
     pub died: Vec<(&'static str, u64)>,
     /// Age in seconds of the oldest pending message; 0 where none is pending.
     pub oldest_pending_seconds: f64,
+    /// Whether that is more than the subscription's `lag_warn`.
+    pub lagging: bool,
     /// Why every pending message waits. The counts add up to `pending`.
     pub waiting: Waiting,
-    /// The offset below which everything is passed.
-    pub floor: Offset,
+    /// The offset up to which messages were read from the log.
+    pub read_to: Offset,
     /// Calls by outcome since the bus started.
     pub outcomes: Vec<(&'static str, u64)>,
     pub instances: u32,

@@ -57,6 +57,7 @@ impl Host<Program> for Bus {
         let _operator = engine.operator.blocking_lock();
         let txn = Txn { now_ms: engine.now_ms(), changes: vec![set_plugin(stem, None)], ..Txn::default() };
         engine.commit_synced(txn).map_err(refused)?;
+        engine.remember(stem, None);
         for one in engine.enrolled().iter().filter(|one| *one.consumer == *stem) {
             one.subscription.run_program(None);
             tracing::warn!(subscription = %one.subscription.name, "orphaned: the files of its consumer `{stem}` are gone");
@@ -70,7 +71,10 @@ impl Engine {
     /// Records a version, makes its new subscriptions, changes those that differ, and swaps the program.
     pub(super) fn activate(&self, stem: &str, running: &Running) -> Result<(), ActivateError> {
         let now_ms = self.now_ms();
-        let mut txn = Txn { now_ms, changes: vec![set_plugin(stem, Some(running.record.clone()))], ..Txn::default() };
+        let mut txn = Txn { now_ms, ..Txn::default() };
+        if !self.is_recorded(stem, &running.record) {
+            txn.changes.push(set_plugin(stem, Some(running.record.clone())));
+        }
         let mut created = Vec::new();
         for spec in &running.manifest.subscriptions {
             if self.find(&spec.name).is_none() {
@@ -88,8 +92,12 @@ impl Engine {
                 txn.changes.push(Change::CreateSubscription { name: spec.name.clone(), record, position });
             }
         }
-        let sequenced = self.commit_synced(txn).map_err(refused)?;
-        self.enrol_created(sequenced.created, created).map_err(|error| unreadable(&error))?;
+        // A start that changes nothing writes nothing: it must succeed on a full disk, too.
+        if !txn.changes.is_empty() {
+            let sequenced = self.commit_synced(txn).map_err(refused)?;
+            self.remember(stem, Some(running.record.clone()));
+            self.enrol_created(sequenced.created, created).map_err(|error| unreadable(&error))?;
+        }
         for spec in &running.manifest.subscriptions {
             let Some(enrolled) = self.find(&spec.name) else { continue };
             self.adopt(stem, spec, &enrolled)?;

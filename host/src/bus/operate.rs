@@ -7,8 +7,11 @@ use crate::dispatch::Event;
 use crate::engine::{Engine, Enrolled};
 use crate::limits::FETCH_MESSAGES_MAX;
 use crate::log::{CommitError, DeadLetter, SubscriptionId, Txn};
-use crate::message::Offset;
+use crate::message::{Offset, SharedMessage};
 use crate::view::DeadLetterView;
+
+/// Dead letters whose messages are read at a time, for a redrive: messages may be large.
+const REDRIVE_READ_MAX: usize = 16;
 
 /// Commits, and answers when it is synced.
 pub(super) async fn synced(engine: &Engine, txn: Txn) -> Result<(), BusError> {
@@ -29,22 +32,39 @@ pub(super) fn list(
     let after = after.map(|id| parse_id(engine, id)).transpose()?;
     let after = after.map(|(enrolled, offset)| (enrolled.subscription.id, offset));
     let letters = select(engine, filter, after, limit)?;
-    letters.iter().map(|letter| view(engine, letter)).collect()
+    // One after the other: a message's data may be large, and is not shown in lists.
+    letters.iter().map(|letter| Ok(view(engine, letter)?.0)).collect()
 }
 
 pub(super) fn show(engine: &Engine, id: &str) -> Result<DeadLetterView, BusError> {
     let (enrolled, offset) = parse_id(engine, id)?;
     let found = engine.log.dead_letter(enrolled.subscription.id, offset)?;
-    view(engine, &found.ok_or_else(|| BusError::UnknownDeadLetter { id: id.to_owned() })?)
+    let found = found.ok_or_else(|| BusError::UnknownDeadLetter { id: id.to_owned() })?;
+    let (view, message) = view(engine, &found)?;
+    Ok(DeadLetterView { message: Some(message), ..view })
 }
 
 pub(super) async fn redrive(engine: &Engine, filter: &DeadLetterFilter) -> Result<u64, BusError> {
     each_page(engine, filter, |enrolled, letters| {
-        let offsets: Vec<Offset> = letters.iter().map(|letter| letter.offset).collect();
-        let messages = engine.log.read_offsets(&offsets)?;
-        let rows = letters.into_iter().map(|letter| letter.row);
-        enrolled.subscription.tell(Event::Redriven(messages.into_iter().zip(rows).collect()));
-        Ok(())
+        let mut redriven = 0;
+        for letters in letters.chunks(REDRIVE_READ_MAX) {
+            let offsets: Vec<Offset> = letters.iter().map(|letter| letter.offset).collect();
+            let messages = engine.log.read_offsets(&offsets)?.into_iter();
+            let rows = letters.iter().map(|letter| letter.row.clone());
+            // What the subscription no longer takes would be skipped, and its evidence be gone.
+            let takes = |message: &SharedMessage| {
+                enrolled.subscription.takes(message.event.topic.as_str()).is_some_and(|from| from <= message.offset)
+            };
+            let taken: Vec<_> = messages.zip(rows).filter(|(message, _)| takes(message)).collect();
+            redriven += taken.len() as u64;
+            enrolled.subscription.tell(Event::Redriven(taken));
+        }
+        if redriven < letters.len() as u64 {
+            let left = letters.len() as u64 - redriven;
+            let name = &enrolled.subscription.name;
+            tracing::warn!(subscription = %name, left, "dead letters stay: the subscription no longer takes their topics");
+        }
+        Ok(redriven)
     })
     .await
 }
@@ -52,7 +72,7 @@ pub(super) async fn redrive(engine: &Engine, filter: &DeadLetterFilter) -> Resul
 pub(super) async fn drop_letters(engine: &Engine, filter: &DeadLetterFilter) -> Result<u64, BusError> {
     each_page(engine, filter, |enrolled, letters| {
         enrolled.subscription.tell(Event::Dropped(letters.iter().map(|letter| letter.offset).collect()));
-        Ok(())
+        Ok(letters.len() as u64)
     })
     .await
 }
@@ -63,7 +83,7 @@ pub(super) async fn drop_letters(engine: &Engine, filter: &DeadLetterFilter) -> 
 async fn each_page(
     engine: &Engine,
     filter: &DeadLetterFilter,
-    mut act: impl FnMut(&Enrolled, Vec<DeadLetter>) -> Result<(), BusError>,
+    mut act: impl FnMut(&Enrolled, &[DeadLetter]) -> Result<u64, BusError>,
 ) -> Result<u64, BusError> {
     let _operator = engine.operator.lock().await;
     let began_ms = engine.now_ms();
@@ -78,9 +98,9 @@ async fn each_page(
             let id = first.subscription;
             let other = page.iter().position(|one| one.subscription != id).unwrap_or(page.len());
             let rest = page.split_off(other);
-            total += page.len() as u64;
             if let Some(enrolled) = engine.find_id(id) {
-                act(&enrolled, page)?;
+                // It reads the log, which may be the disk.
+                total += tokio::task::block_in_place(|| act(&enrolled, &page))?;
             }
             page = rest;
         }
@@ -126,9 +146,9 @@ fn parse_id(engine: &Engine, id: &str) -> Result<(Enrolled, Offset), BusError> {
     Ok((engine.find(name).ok_or_else(unknown)?, offset))
 }
 
-fn view(engine: &Engine, letter: &DeadLetter) -> Result<DeadLetterView, BusError> {
+fn view(engine: &Engine, letter: &DeadLetter) -> Result<(DeadLetterView, SharedMessage), BusError> {
     let name = engine.find_id(letter.subscription).map(|one| one.subscription.name.to_string()).unwrap_or_default();
     let mut messages = engine.log.read_offsets(&[letter.offset])?;
     let message = messages.pop().ok_or(crate::log::ReadError::Missing { offset: letter.offset })?;
-    Ok(views::dead_letter(&name, letter, message))
+    Ok((views::dead_letter(&name, letter, &message), message))
 }

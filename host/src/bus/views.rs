@@ -51,15 +51,17 @@ pub(super) fn subscription(
         redriven: counts.redriven,
         died: DeadReason::ALL.iter().map(|reason| (reason.as_str(), counts.died[*reason as usize])).collect(),
         oldest_pending_seconds: age_ms as f64 / 1000.0,
+        lagging: u128::from(age_ms) > policy.lag_warn.as_millis(),
         waiting: explanation.waiting,
-        floor: situation.cursor,
+        read_to: situation.cursor,
         outcomes: OutcomeKind::ALL.iter().map(|kind| (kind.as_str(), explanation.outcomes[*kind as usize])).collect(),
         instances: situation.instances,
         problem: situation.problem,
     }
 }
 
-pub(super) fn dead_letter(subscription: &str, letter: &DeadLetter, message: SharedMessage) -> DeadLetterView {
+/// `message` is shown as far as it names the letter; its data is added by the caller where it is asked for.
+pub(super) fn dead_letter(subscription: &str, letter: &DeadLetter, message: &SharedMessage) -> DeadLetterView {
     let row = &letter.row;
     let event = &message.event;
     DeadLetterView {
@@ -77,7 +79,7 @@ pub(super) fn dead_letter(subscription: &str, letter: &DeadLetter, message: Shar
         redrives: row.history.redrives,
         attempts_total: row.history.attempts.len() as u64 + row.history.omitted,
         attempts: row.history.attempts.iter().map(attempt).collect(),
-        message: Some(message),
+        message: None,
     }
 }
 

@@ -67,7 +67,7 @@ fn show(name: &str, client: &Client, output: &Output) -> Result<(), Failure> {
         ("instances", member("instances")),
         ("max attempts", member("max_attempts")),
         ("created", time(&one["created_ms"])),
-        ("floor", member("floor")),
+        ("read to", member("read_to")),
         ("oldest pending", age(&one["oldest_pending_seconds"])),
     ])?;
     output.heading("Account: matched = pending + dead + acked + expired + skipped - reopened")?;

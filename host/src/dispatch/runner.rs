@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use crate::limits::{HOPS_MAX, RUN_MESSAGES_MAX, RUN_TARGET};
+use crate::limits::{HOPS_MAX, RUN_MESSAGES_MAX, RUN_TARGET, UNSYNCED_BYTES_MAX};
 use crate::log::{CommitError, StateRead, StateWrite, Txn};
 use crate::outcome::{Outcome, OutcomeKind};
 use crate::policy::{Isolation, Policy};
@@ -76,6 +76,9 @@ impl Runner {
                 self.flush(items.drain(..).collect());
                 let mut synced = self.subscription.shared.synced.clone();
                 synced.mark_unchanged();
+                if self.subscription.shared.log.unsynced_bytes() <= UNSYNCED_BYTES_MAX {
+                    continue;
+                }
                 let _awaiting = Awaiting::begin(&self.subscription);
                 // An error means that the engine is gone; then nothing is taken any more.
                 let _ = synced.changed().await;

@@ -213,10 +213,9 @@ impl Subscription {
     }
 
     /// Whether the lag warning is due now; it is given once per episode.
-    pub fn warns(&self, oldest_seconds: f64) -> bool {
-        let mut inner = self.lock();
-        let late = oldest_seconds > inner.dispatcher.policy().lag_warn.as_secs_f64();
-        late && !std::mem::replace(&mut inner.warned, late)
+    pub fn warns(&self, lagging: bool) -> bool {
+        let before = std::mem::replace(&mut self.lock().warned, lagging);
+        lagging && !before
     }
 
     /// Drops instances that had nothing to do for a while.

@@ -78,6 +78,8 @@ kinds! {
         "The bus's own log has the details; the file or its disk is damaged.";
     STOPPING = "stopping", SERVICE_UNAVAILABLE, "The bus is stopping",
         "Nothing was stored: publish it again once the bus is back.";
+    STARTING = "starting", SERVICE_UNAVAILABLE, "The bus is starting",
+        "Nothing was stored: publish it again in a moment. `/readyz` tells when.";
     NOT_SYNCED = "not-synced", SERVICE_UNAVAILABLE, "The log failed before the message was synced",
         "The message may be stored or not: once the bus is back, look for its `id` in the topic before publishing it again.";
     TOO_MANY_TAILS = "too-many-tails", SERVICE_UNAVAILABLE, "As many tails are open as may be",
@@ -188,11 +190,16 @@ impl From<PublishError> for Problem {
                 (&NO_ROOM, json!({ "free_bytes": free_bytes, "min_bytes": min_bytes }))
             }
             PublishError::Busy { unsynced_bytes } => (&BUSY, json!({ "unsynced_bytes": unsynced_bytes })),
+            PublishError::Starting => (&STARTING, json!({})),
             PublishError::NotSynced => (&NOT_SYNCED, json!({})),
             PublishError::Stopping => (&STOPPING, json!({})),
         };
         let problem = Self::new(kind, &error).facts(facts);
-        if matches!(error, PublishError::Busy { .. }) { problem.retry_after(1) } else { problem }
+        if matches!(error, PublishError::Busy { .. } | PublishError::Starting) {
+            problem.retry_after(1)
+        } else {
+            problem
+        }
     }
 }
 
@@ -289,6 +296,7 @@ mod tests {
             (PublishError::BatchTooLarge { bytes: 9, bytes_max: 8 }, 413, "batch-too-large"),
             (PublishError::NoRoom { free_bytes: 1, min_bytes: 2 }, 507, "no-room"),
             (PublishError::Busy { unsynced_bytes: 3 }, 429, "busy"),
+            (PublishError::Starting, 503, "starting"),
             (PublishError::NotSynced, 503, "not-synced"),
             (PublishError::Stopping, 503, "stopping"),
         ];
