@@ -266,10 +266,8 @@ impl Engine {
 
     pub(crate) fn remember(&self, stem: &str, record: Option<PluginRecord>) {
         let mut recorded = self.recorded();
-        match record {
-            Some(record) => drop(recorded.extend([with_names(&(stem.to_owned(), record))])),
-            None => drop(recorded.remove(stem)),
-        }
+        recorded.remove(stem);
+        recorded.extend(record.map(|record| with_names(&(stem.to_owned(), record))));
     }
 
     fn recorded(&self) -> MutexGuard<'_, BTreeMap<String, (PluginRecord, Vec<String>)>> {
