@@ -63,8 +63,6 @@ pub const EVIDENCE_FIRST_MAX: usize = 4;
 pub const EVIDENCE_LAST_MAX: usize = 28;
 /// Bytes of error text or backtrace that one attempt keeps.
 pub const EVIDENCE_TEXT_BYTES_MAX: usize = 4 * KIB;
-/// Uncharged reruns of one message after a conflict; each one past this is charged.
-pub const RERUNS_MAX: u32 = 100;
 /// The longest delay that a guest or a backoff may ask for: 30 days.
 pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
