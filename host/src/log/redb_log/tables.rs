@@ -12,7 +12,7 @@ use crate::log::{HeldAt, KeyHash, ReadError, SubscriptionId};
 use crate::message::{Offset, TopicId};
 
 /// The version of everything below. A file of another version is refused by name, never guessed at.
-pub(super) const FORMAT_VERSION: u32 = 1;
+pub(super) const FORMAT_VERSION: u32 = 2;
 
 /// A table with values that carry checksums.
 pub(super) struct Table {
