@@ -22,6 +22,8 @@ mod lane;
 #[cfg(test)]
 mod model;
 pub mod reader;
+mod refund;
+mod refunding;
 mod reload;
 mod retries;
 pub mod router;
@@ -32,11 +34,13 @@ pub mod subscription;
 mod window;
 pub mod workers;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 pub use explain::Explanation;
 pub use item::{Finished, Item, Origin};
+pub use refund::{Refund, Refunded};
+pub use refunding::RefundError;
 
 use crate::limits::{FETCH_MESSAGES_MAX, HELD_ROW_OFFSETS_MAX, WINDOW_BYTES_MAX, WINDOW_MESSAGES_MAX};
 use crate::log::position::Position;
@@ -44,7 +48,7 @@ use crate::log::{
     Batch, DeadRow, HeldAt, HeldRow, KeyHash, LoadedSubscription, RetryRow, Selection, Settlement, SubscriptionId,
 };
 use crate::message::{Message, Millis, Offset, SharedMessage};
-use crate::outcome::OutcomeKind;
+use crate::outcome::{Digest, OutcomeKind};
 use crate::policy::{Order, Policy};
 use lane::Lanes;
 use retries::Retries;
@@ -101,6 +105,8 @@ pub enum Event<'a> {
     Redriven(Vec<(SharedMessage, Arc<DeadRow>)>),
     /// Dead letters are dropped by an operator.
     Dropped(Vec<Offset>),
+    /// Attempts are taken back. The rows are those of the log, sequenced settlements included.
+    Refunded { refund: &'a Refund, retries: Vec<(Offset, Arc<RetryRow>)>, dead: Vec<(Offset, Arc<DeadRow>)> },
     /// The manifest changed. Up to the log's end, the selection before took `untold` messages from
     /// [`Dispatcher::known_end`] on, and `skipped_unread` messages that are not read yet
     /// ([`Dispatcher::reading_from`]) and that this one does not take. What it takes anew begins at `end`
@@ -166,6 +172,10 @@ pub struct Dispatcher {
     /// Messages in held rows, loaded and running ones included.
     held: u64,
     running: Running,
+    /// Components that were rolled back, calls of which may still run.
+    discredited: BTreeSet<Digest>,
+    /// What was refunded since the process began.
+    refunds: Refunded,
     /// Calls by outcome since the process began.
     outcomes: [u64; OutcomeKind::ALL.len()],
 }
@@ -231,6 +241,8 @@ impl Dispatcher {
             retries: Retries::default(),
             held: 0,
             running: Running::default(),
+            discredited: BTreeSet::new(),
+            refunds: Refunded::default(),
             outcomes: [0; OutcomeKind::ALL.len()],
         };
         for retry in &loaded.retries {
@@ -264,6 +276,10 @@ impl Dispatcher {
             Event::Conflicted(item) => self.conflicted(item, &mut settlement),
             Event::Redriven(letters) => self.redriven(letters, now_ms, &mut settlement),
             Event::Dropped(offsets) => Self::dropped(&offsets, &mut settlement),
+            Event::Refunded { refund, retries, dead } => {
+                let refunded = self.refunded(refund, retries, dead, now_ms, &mut settlement);
+                self.refunds += refunded;
+            }
             Event::Configured { policy, selection, untold, skipped_unread, end } => {
                 self.known_end = self.known_end.max(end);
                 self.unread += untold;
@@ -296,10 +312,11 @@ impl Dispatcher {
                 Some(Ready::Lane(key)) => self.lanes.take(key, max - taken.len(), &mut taken),
             }
         }
-        for item in &taken {
+        for item in &mut taken {
             *self.running.of(&item.origin) += 1;
-            if let Origin::Retry(_) = item.origin {
+            if let Origin::Retry(row) = &mut item.origin {
                 self.retries.runs(item.message.offset);
+                self.retries.refresh(item.message.offset, row);
             }
         }
         taken
@@ -324,9 +341,12 @@ impl Dispatcher {
         self.next_retry_ms().into_iter().chain(starved).min()
     }
 
-    /// Lets its consumer run, or stops offering it messages.
-    pub fn set_active(&mut self, active: bool) {
-        self.active = active;
+    /// Lets a version of its consumer run, or stops offering it messages.
+    pub fn set_version(&mut self, version: Option<Digest>) {
+        self.active = version.is_some();
+        if let Some(digest) = version {
+            self.discredited.remove(&digest);
+        }
     }
 
     pub fn id(&self) -> SubscriptionId {

@@ -58,6 +58,8 @@ pub const FETCH_MESSAGES_MAX: usize = 1_024;
 pub const RUN_MESSAGES_MAX: usize = 64;
 /// What a run should last: long enough to share the cost of settling, short enough to be fair.
 pub const RUN_TARGET: Duration = Duration::from_millis(1);
+/// Rows that a refund reads at a time, under its subscription's lock: a few milliseconds of it.
+pub const REFUND_ROWS_MAX: usize = 256;
 /// Attempts that a dead letter keeps: the first ones and the last ones. The rest are counted.
 pub const EVIDENCE_FIRST_MAX: usize = 4;
 pub const EVIDENCE_LAST_MAX: usize = 28;

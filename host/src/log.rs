@@ -20,7 +20,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::message::{Event, Millis, Offset, Sequence, SharedMessage, TopicId};
-use crate::outcome::{DeadReason, Digest, History};
+use crate::outcome::{DeadReason, Digest, Excuse, History};
 use crate::topic::{TopicFilter, TopicName};
 use position::Position;
 
@@ -269,7 +269,7 @@ pub struct Settlement {
     pub retries: Vec<(Offset, Option<Arc<RetryRow>>)>,
     /// Held rows put, or removed where `None`. The subscription in `HeldAt` is this one.
     pub held: Vec<(HeldAt, Option<Arc<HeldRow>>)>,
-    /// Dead letters put, or removed where `None`.
+    /// Dead letters put, or removed where `None`. One that is there already is replaced.
     pub dead: Vec<(Offset, Option<Arc<DeadRow>>)>,
 }
 
@@ -394,6 +394,8 @@ pub struct DeadRow {
     pub topic: TopicId,
     pub sequence: Sequence,
     pub history: History,
+    /// Set where it turned out later that not the message is at fault.
+    pub excused: Option<Excuse>,
 }
 
 /// A dead letter with its place.

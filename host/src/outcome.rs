@@ -212,6 +212,55 @@ impl History {
             self.omitted += 1;
         }
     }
+
+    /// Takes back attempts that are charged since the last redrive, the newest first and `attempts_max` at
+    /// most, of those that are `selected`. Answers how many. Omitted ones are not known, and stay charged.
+    pub fn refund(&mut self, attempts_max: u32, selected: impl Fn(&Attempt) -> bool) -> u32 {
+        let omitted = u32::try_from(self.omitted).unwrap_or(u32::MAX);
+        let (mut left, mut refunded) = (self.charged, 0);
+        for (index, attempt) in self.attempts.iter_mut().enumerate().rev() {
+            if index + 1 == crate::limits::EVIDENCE_FIRST_MAX {
+                left = left.saturating_sub(omitted);
+            }
+            if left == 0 || refunded == attempts_max {
+                break;
+            }
+            if attempt.charged {
+                left -= 1;
+                if selected(attempt) {
+                    attempt.charged = false;
+                    refunded += 1;
+                }
+            }
+        }
+        self.charged -= refunded;
+        refunded
+    }
+}
+
+/// Why a dead letter is not its message's own fault, as was found out after it died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Excuse {
+    /// It died in a row of failures of many messages, which opened the breaker.
+    Breaker = 1,
+    /// It died of a version of the consumer that was rolled back.
+    RolledBack = 2,
+}
+
+impl Excuse {
+    pub const ALL: [Self; 2] = [Self::Breaker, Self::RolledBack];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Breaker => "breaker",
+            Self::RolledBack => "rolled-back",
+        }
+    }
+
+    pub fn from_u8(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|excuse| *excuse as u8 == number)
+    }
 }
 
 /// Why a message became a dead letter.
@@ -246,5 +295,61 @@ impl DeadReason {
 
     pub fn from_u8(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number)).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{EVIDENCE_FIRST_MAX, EVIDENCE_LAST_MAX};
+
+    fn attempt(digest: u8, charged: bool) -> Attempt {
+        let digest = Digest([digest; 32]);
+        Attempt { at_ms: 1, duration_us: 1, outcome: OutcomeKind::Trapped, text: String::new(), digest, charged }
+    }
+
+    fn history(attempts: impl IntoIterator<Item = (u8, bool)>) -> History {
+        let mut history = History::default();
+        for (digest, charged) in attempts {
+            history.record(attempt(digest, charged));
+            history.charged += u32::from(charged);
+        }
+        history
+    }
+
+    #[test]
+    fn a_refund_takes_back_what_one_version_charged() {
+        let mut one = history([(1, true), (2, true), (2, false), (1, true), (2, true)]);
+        assert_eq!(one.refund(u32::MAX, |attempt| attempt.digest == Digest([2; 32])), 2);
+        assert_eq!(one.charged, 2);
+        let charged: Vec<bool> = one.attempts.iter().map(|attempt| attempt.charged).collect();
+        assert_eq!(charged, [true, false, false, true, false]);
+        assert_eq!(one.refund(u32::MAX, |attempt| attempt.digest == Digest([2; 32])), 0);
+    }
+
+    #[test]
+    fn a_refund_of_some_takes_back_the_newest() {
+        let mut one = history([(1, true), (1, true), (1, false), (1, true)]);
+        assert_eq!(one.refund(2, |_| true), 2);
+        let charged: Vec<bool> = one.attempts.iter().map(|attempt| attempt.charged).collect();
+        assert_eq!((one.charged, charged), (1, vec![true, false, false, false]));
+    }
+
+    #[test]
+    fn what_was_charged_before_a_redrive_stays_as_it_is() {
+        let mut one = history([(1, true), (1, true)]);
+        one.charged = 0;
+        one.record(attempt(1, true));
+        one.charged = 1;
+        assert_eq!(one.refund(u32::MAX, |_| true), 1);
+        assert_eq!(one.attempts.iter().filter(|attempt| attempt.charged).count(), 2);
+    }
+
+    #[test]
+    fn what_is_no_longer_known_stays_charged() {
+        let kept = EVIDENCE_FIRST_MAX + EVIDENCE_LAST_MAX;
+        let mut one = history((0..kept + 10).map(|_| (1, true)));
+        assert_eq!(one.refund(u32::MAX, |_| true) as usize, kept);
+        assert_eq!(one.charged, 10);
     }
 }

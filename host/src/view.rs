@@ -88,6 +88,8 @@ pub struct DeadLetterView {
     pub id: String,
     pub subscription: String,
     pub reason: &'static str,
+    /// `breaker` or `rolled-back`, where it turned out later that not the message is at fault.
+    pub excused: Option<&'static str>,
     pub died_ms: Millis,
     pub topic: String,
     pub sequence: Sequence,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::engine::{Engine, Enrolled};
 use crate::log::{DeadLetter, ReadBounds};
 use crate::message::SharedMessage;
-use crate::outcome::{Attempt, DeadReason, OutcomeKind};
+use crate::outcome::{Attempt, DeadReason, Excuse, OutcomeKind};
 use crate::policy::Order;
 use crate::view::{AttemptView, DeadLetterView, SubscriptionStatus, SubscriptionView};
 
@@ -68,6 +68,7 @@ pub(super) fn dead_letter(subscription: &str, letter: &DeadLetter, message: &Sha
         id: format!("{subscription}:{}", letter.offset),
         subscription: subscription.to_owned(),
         reason: row.reason.as_str(),
+        excused: row.excused.map(Excuse::as_str),
         died_ms: row.died_ms,
         topic: event.topic.to_string(),
         sequence: row.sequence,

@@ -127,7 +127,7 @@ fn show(id: &str, client: &Client, output: &Output) -> Result<(), Failure> {
     }
     let letter = answer.value()?;
     let member = |name: &str| text(&letter[name]);
-    output.facts(&[
+    let mut facts = vec![
         ("id", member("id")),
         ("subscription", member("subscription")),
         ("reason", member("reason")),
@@ -135,7 +135,9 @@ fn show(id: &str, client: &Client, output: &Output) -> Result<(), Failure> {
         ("topic", format!("{} #{} (offset {})", member("topic"), member("sequence"), member("offset"))),
         ("accepted", time(&letter["accepted_ms"])),
         ("redriven", format!("{} times", member("redrives"))),
-    ])?;
+    ];
+    facts.extend(excuse(&letter["excused"]).map(|excuse| ("excused", excuse)));
+    output.facts(&facts)?;
     let attempts: Vec<_> = letter["attempts"].as_array().into_iter().flatten().collect();
     let total = letter["attempts_total"].as_u64().unwrap_or(0);
     output.heading(&format!("Attempts: {total}"))?;
@@ -161,6 +163,15 @@ fn show(id: &str, client: &Client, output: &Output) -> Result<(), Failure> {
     output.facts(&attributes)?;
     output.heading("Data")?;
     output.line(event.data())
+}
+
+/// Why the message is not at fault, in words.
+fn excuse(excused: &Value) -> Option<String> {
+    Some(match excused.as_str()? {
+        "breaker" => "breaker: it failed in a row of failures of many messages".to_owned(),
+        "rolled-back" => "rolled-back: it failed in a version that was rolled back".to_owned(),
+        other => other.to_owned(),
+    })
 }
 
 /// Each text once, with the attempts that ended with it.

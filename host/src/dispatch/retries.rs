@@ -5,8 +5,10 @@
 //! for the next.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
 
-use crate::log::KeyHash;
+use crate::log::{KeyHash, RetryRow};
 use crate::message::{Millis, Offset};
 
 use super::item::{Item, Origin};
@@ -19,6 +21,8 @@ pub(super) struct Retry {
     accepted_ms: Millis,
     lane: Option<KeyHash>,
     phase: Phase,
+    /// Its row, where that was rewritten: one that was read before is out of date.
+    rewritten: Option<Arc<RetryRow>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +92,11 @@ impl Retries {
         let retry = self.all.get_mut(&offset).expect("a retry is known until it is settled");
         let (due_ms, before) = (retry.due_ms, std::mem::replace(&mut retry.phase, phase));
         self.count_out(offset, due_ms, before);
+        self.count_in(offset, phase);
+    }
+
+    fn count_in(&mut self, offset: Offset, phase: Phase) {
+        let due_ms = self.get(offset).due_ms;
         match phase {
             Phase::Due => drop(self.due.insert((due_ms, offset))),
             Phase::Loading => drop(self.loading.insert(offset)),
@@ -117,6 +126,28 @@ impl Retries {
         retry
     }
 
+    /// Those after an offset, ascending.
+    pub(super) fn after(&self, after: Option<Offset>) -> impl Iterator<Item = Offset> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.all.range((from, Bound::Unbounded)).map(|(offset, _)| *offset)
+    }
+
+    /// Its row was changed in place.
+    pub(super) fn rewrite(&mut self, offset: Offset, row: Arc<RetryRow>) {
+        let retry = self.all.get_mut(&offset).expect("a retry is known until it is settled");
+        let (due_ms, phase) = (std::mem::replace(&mut retry.due_ms, row.due_ms), retry.phase);
+        retry.rewritten = Some(row);
+        self.count_out(offset, due_ms, phase);
+        self.count_in(offset, phase);
+    }
+
+    /// Brings a row up to date that was read some time ago.
+    pub(super) fn refresh(&self, offset: Offset, row: &mut Arc<RetryRow>) {
+        if let Some(rewritten) = &self.get(offset).rewritten {
+            row.clone_from(rewritten);
+        }
+    }
+
     pub(super) fn runs(&mut self, offset: Offset) {
         self.set(offset, Phase::Running);
     }
@@ -135,7 +166,7 @@ impl Retries {
 
 impl Dispatcher {
     pub(super) fn enter_retry(&mut self, offset: Offset, due_ms: Millis, accepted_ms: Millis, lane: Option<KeyHash>) {
-        self.retries.all.insert(offset, Retry { due_ms, accepted_ms, lane, phase: Phase::Behind });
+        self.retries.all.insert(offset, Retry { due_ms, accepted_ms, lane, phase: Phase::Behind, rewritten: None });
         self.retries.set(offset, Phase::Due);
         let Some(key) = lane else { return };
         let lane = self.lanes.open(key);

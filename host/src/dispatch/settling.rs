@@ -19,11 +19,22 @@ impl Dispatcher {
     pub fn record(&mut self, finished: &mut [Finished], now_ms: Millis) -> Settlement {
         let mut settlement = Settlement::new(self.id, self.epoch);
         for call in finished {
+            if let Origin::Retry(row) = &mut call.item.origin {
+                self.retries.refresh(call.item.message.offset, row);
+            }
             let none = History::default();
             let history = call.item.history().unwrap_or(&none);
             let decision = match call.forced {
                 Some(reason) => Decision::Dead { reason },
                 None => settle(&self.policy.retry, history, &call.outcome, now_ms, self.random.f64()),
+            };
+            let decision = match decision {
+                Decision::Held { charged: true, .. } | Decision::Dead { .. }
+                    if self.discredited.contains(&call.digest) =>
+                {
+                    Decision::Held { due_ms: now_ms, charged: false }
+                }
+                decision => decision,
             };
             call.decision = Some(decision);
             self.record_one(call, decision, now_ms, &mut settlement);
@@ -81,6 +92,7 @@ impl Dispatcher {
                     topic: message.topic_id,
                     sequence: message.sequence,
                     history: history_with(call, true),
+                    excused: None,
                 };
                 settlement.dead.push((offset, Some(Arc::new(row))));
             }

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
 use crate::limits::{INSTANCE_IDLE_MAX, RUN_MESSAGES_MAX, RUN_TARGET};
-use crate::log::{Change, CommitError, Counts, Log, Selection, Settlement, SubscriptionId, Txn};
+use crate::log::{Change, CommitError, Counts, DeadRow, Log, RetryRow, Selection, Settlement, SubscriptionId, Txn};
 use crate::message::{Millis, Offset, SharedMessage};
 use crate::policy::Policy;
 use crate::sandbox::{Instance, Program};
@@ -18,7 +18,7 @@ use crate::sandbox::{Instance, Program};
 use super::fault;
 use super::reader::{Reader, Request};
 use super::workers::Queue;
-use super::{Action, Dispatcher, Event, Explanation, Item, runner};
+use super::{Action, Dispatcher, Event, Explanation, Item, Refund, Refunded, runner};
 
 /// What all subscriptions of a bus share.
 pub struct Surroundings {
@@ -110,12 +110,12 @@ impl Subscription {
 
     /// Makes a version run, or none. Calls in flight end on the one they began with.
     pub fn run_program(self: &Arc<Self>, program: Option<Arc<Program>>) {
-        let active = program.is_some();
+        let version = program.as_ref().map(|program| program.digest());
         self.program.store(program);
         let mut inner = self.lock();
         // Instances of the old version are of no use any more.
         let idle = std::mem::take(&mut inner.idle);
-        inner.dispatcher.set_active(active);
+        inner.dispatcher.set_version(version);
         self.tell_locked(&mut inner, Event::Tick);
         drop(inner);
         drop(idle);
@@ -397,6 +397,18 @@ impl Session<'_> {
         let mut actions = Vec::new();
         self.inner.dispatcher.step(event, self.subscription.now_ms(), &mut actions);
         self.subscription.perform(self.inner, actions);
+    }
+
+    /// Refunds what these rows say that was charged.
+    pub(super) fn refund(
+        &mut self,
+        refund: &Refund,
+        retries: Vec<(Offset, Arc<RetryRow>)>,
+        dead: Vec<(Offset, Arc<DeadRow>)>,
+    ) -> Refunded {
+        let before = self.inner.dispatcher.refunds();
+        self.step(Event::Refunded { refund, retries, dead });
+        self.inner.dispatcher.refunds() - before
     }
 
     pub(super) fn dispatcher(&mut self) -> &mut Dispatcher {

@@ -36,7 +36,7 @@ impl Prompt {
         let selection = Selection { filters: vec![(TopicFilter::parse(">").unwrap(), 0)] };
         let journal = Journal::new(selection, HELD_ROW_OFFSETS_MAX);
         let mut dispatcher = Dispatcher::load(&journal.load(), Policy::default(), 0, 0, 1);
-        dispatcher.set_active(true);
+        dispatcher.set_version(Some(Digest([0; 32])));
         let mut prompt =
             Self { journal, dispatcher, now_ms: 1_000, window_max: 0, entries_max: 0, queued_max: 0, rows_written: 0 };
         prompt.step(Event::Tick);

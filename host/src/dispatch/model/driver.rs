@@ -484,7 +484,7 @@ impl World {
     fn set_active(&mut self, active: bool) {
         trace!(self, "active: {active}");
         self.active = active;
-        self.dispatcher.set_active(active);
+        self.dispatcher.set_version(active.then_some(Digest([0; 32])));
         self.step(Event::Tick);
     }
 

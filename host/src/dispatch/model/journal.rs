@@ -209,7 +209,10 @@ impl Account {
         }
         for (offset, row) in &settlement.dead {
             match row {
-                Some(row) => assert!(self.dead.insert(*offset, row.clone()).is_none(), "{offset} is dead already"),
+                Some(row) => {
+                    let before = self.dead.insert(*offset, row.clone());
+                    assert!(before.is_none() || row.excused.is_some(), "{offset} is dead already");
+                }
                 None => assert!(self.dead.remove(offset).is_some(), "no dead letter {offset} to remove"),
             }
         }

@@ -6,7 +6,7 @@ use crate::log::{
     Counts, DeadRow, HeldRow, KeyHash, LoadedRetry, PluginRecord, RetryRow, Selection, SubscriptionRecord, TopicInfo,
 };
 use crate::message::{Offset, Sequence, TopicId};
-use crate::outcome::{Attempt, DeadReason, Digest, History, OutcomeKind};
+use crate::outcome::{Attempt, DeadReason, Digest, Excuse, History, OutcomeKind};
 use crate::topic::{TopicFilter, TopicName};
 
 /// Where a topic's messages stand in one block.
@@ -211,9 +211,10 @@ pub(super) fn held(bytes: &[u8]) -> Result<HeldRow, Malformed> {
     Ok(HeldRow { offsets, front, accepted_ms })
 }
 
-/// Layout: reason, time of death, acceptance, topic, sequence, history.
+/// Layout: reason, excuse (0 for none), time of death, acceptance, topic, sequence, history.
 pub(super) fn put_dead(out: &mut Vec<u8>, row: &DeadRow) {
     out.push(row.reason as u8);
+    out.push(row.excused.map_or(0, |excuse| excuse as u8));
     put_number(out, row.died_ms);
     put_number(out, row.accepted_ms);
     put_number(out, u64::from(row.topic.0));
@@ -224,13 +225,17 @@ pub(super) fn put_dead(out: &mut Vec<u8>, row: &DeadRow) {
 pub(super) fn dead(bytes: &[u8]) -> Result<DeadRow, Malformed> {
     let mut decoder = Decoder::new(bytes);
     let reason = DeadReason::from_u8(decoder.byte()?).ok_or(Malformed("its reason is unknown"))?;
+    let excused = match decoder.byte()? {
+        0 => None,
+        number => Some(Excuse::from_u8(number).ok_or(Malformed("its excuse is unknown"))?),
+    };
     let died_ms = decoder.number()?;
     let accepted_ms = decoder.number()?;
     let topic = TopicId(decoder.small()?);
     let sequence = decoder.number()?;
     let history = history(&mut decoder)?;
     decoder.end()?;
-    Ok(DeadRow { reason, died_ms, accepted_ms, topic, sequence, history })
+    Ok(DeadRow { reason, died_ms, accepted_ms, topic, sequence, history, excused })
 }
 
 /// Layout: charged, unavailable, redrives, first attempt, omitted, attempts; an attempt is its time (as

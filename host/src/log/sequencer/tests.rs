@@ -294,6 +294,7 @@ fn dead_letters_reach_the_group() {
         topic: TopicId(0),
         sequence: 1,
         history: History::default(),
+        excused: None,
     });
     let mut settlement = Settlement::new(id, 1);
     settlement.dead = vec![(3, Some(dead.clone())), (4, Some(dead.clone())), (4, None)];

@@ -95,8 +95,9 @@ proptest! {
     }
 
     #[test]
-    fn dead_letters_come_back(reason in 0..DeadReason::ALL.len(), died_ms: u64, accepted_ms: u64, topic: u32, sequence: u64, history in some_history()) {
-        let row = DeadRow { reason: DeadReason::ALL[reason], died_ms, accepted_ms, topic: TopicId(topic), sequence, history };
+    fn dead_letters_come_back(reason in 0..DeadReason::ALL.len(), died_ms: u64, accepted_ms: u64, topic: u32, sequence: u64, excused in 0..3u8, history in some_history()) {
+        let excused = Excuse::from_u8(excused);
+        let row = DeadRow { reason: DeadReason::ALL[reason], died_ms, accepted_ms, topic: TopicId(topic), sequence, history, excused };
         prop_assert_eq!(dead(&encoded(|out| put_dead(out, &row))), Ok(row));
     }
 

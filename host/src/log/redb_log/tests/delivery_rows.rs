@@ -25,7 +25,7 @@ fn retry() -> Arc<RetryRow> {
 
 fn dead(reason: DeadReason) -> Arc<DeadRow> {
     let (topic, sequence) = (TopicId(0), 4);
-    Arc::new(DeadRow { reason, died_ms: 90, accepted_ms: 40, topic, sequence, history: history() })
+    Arc::new(DeadRow { reason, died_ms: 90, accepted_ms: 40, topic, sequence, history: history(), excused: None })
 }
 
 fn settle(settlement: Settlement) -> Txn {

@@ -1,0 +1,79 @@
+//! The edge of a refund: reads the rows that it is about, and has the dispatcher rewrite them.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::limits::REFUND_ROWS_MAX;
+use crate::log::{CommitError, ReadError, Txn};
+use crate::outcome::Digest;
+
+use super::refund::{Refund, Refunded};
+use super::subscription::Subscription;
+
+/// Why a refund stopped. What was refunded until then stays so.
+#[derive(Debug, thiserror::Error)]
+pub enum RefundError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+impl Subscription {
+    /// Takes back all that a component charged to pending messages, makes them due at once, and marks the
+    /// dead letters that died of it. For a rollback, after another version runs: calls that the component
+    /// still has charge nothing any more.
+    ///
+    /// Under the engine's operator lock, for dead letters are read as they are synced. Blocks for a sync;
+    /// what it records is sequenced when it returns.
+    pub fn refund_version(self: &Arc<Self>, digest: Digest) -> Result<Refunded, RefundError> {
+        self.with(|session| session.dispatcher().discredit(digest));
+        // What the component charged until now is then among the rows that can be read.
+        self.wait_for_sync()?;
+        let refund = Refund::Version(digest);
+        let mut total = Refunded::default();
+        let mut after = None;
+        while let Some(last) = self.refund_page(&refund, after, &mut total)? {
+            after = Some(last);
+        }
+        let mut after = None;
+        loop {
+            let place = after.map(|offset| (self.id, offset));
+            let page = self.shared.log.dead_letters(Some(self.id), place, REFUND_ROWS_MAX)?;
+            let Some(last) = page.last() else { return Ok(total) };
+            after = Some(last.offset);
+            let dead = page.into_iter().map(|letter| (letter.offset, letter.row)).collect();
+            self.with(|session| total += session.refund(&refund, Vec::new(), dead));
+        }
+    }
+
+    /// Refunds messages in retry after an offset, some at a time. Answers with the last one that it looked at.
+    fn refund_page(
+        self: &Arc<Self>,
+        refund: &Refund,
+        after: Option<u64>,
+        total: &mut Refunded,
+    ) -> Result<Option<u64>, ReadError> {
+        let mut looked_at = Ok(None);
+        // Read under the lock: nothing of this subscription is settled meanwhile.
+        self.with(|session| {
+            let offsets = session.dispatcher().retries_after(after, REFUND_ROWS_MAX);
+            let row = |offset: &u64| Ok(self.shared.log.retry(self.id, *offset)?.map(|row| (*offset, row)));
+            looked_at = match offsets.iter().filter_map(|offset| row(offset).transpose()).collect() {
+                Ok(rows) => {
+                    *total += session.refund(refund, rows, Vec::new());
+                    Ok(offsets.last().copied())
+                }
+                Err(error) => Err(error),
+            };
+        });
+        looked_at
+    }
+
+    fn wait_for_sync(&self) -> Result<(), CommitError> {
+        let (waiter, durable) = oneshot::channel();
+        self.shared.log.commit(Txn::default(), Some(waiter))?;
+        durable.blocking_recv().map_err(|_| CommitError::Stopped)
+    }
+}
