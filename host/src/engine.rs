@@ -32,7 +32,6 @@ pub struct Enrolled {
     /// The consumer's file stem.
     pub consumer: Arc<str>,
     pub created_ms: Millis,
-    pub matched_base: i64,
 }
 
 pub struct Engine {
@@ -189,12 +188,6 @@ impl Engine {
         }
     }
 
-    /// Counts the messages that a selection takes and that are not passed, at or after an offset.
-    pub fn matched(&self, selection: &crate::log::Selection, base: i64) -> Result<u64, ReadError> {
-        let counted = i64::try_from(self.log.count(selection, 0)?).unwrap_or(i64::MAX);
-        Ok(u64::try_from(base.saturating_add(counted)).unwrap_or(0))
-    }
-
     /// Lets calls that run end, for at most `patience`; none begins any more. What does not end in time
     /// is not settled, and is delivered again at the next start.
     pub async fn drain(&self, patience: Duration) {
@@ -230,14 +223,13 @@ impl Engine {
     /// is routed afterwards meet without a gap.
     fn enrol(&self, loaded: &LoadedSubscription) -> Result<(), ReadError> {
         // The writer may be about to show one more group: then it is counted again.
-        let (end, matched) = loop {
+        let (end, unread) = loop {
             let end = self.log.end();
-            let matched = self.matched(&loaded.record.selection, loaded.record.matched_base)?;
+            let unread = self.log.count(&loaded.record.selection, &loaded.position.gaps(end))?;
             if self.log.end() == end {
-                break (end, matched);
+                break (end, unread);
             }
         };
-        let unread = matched.saturating_sub(loaded.counts.passed);
         let seed = fastrand::u64(..);
         let dispatcher = Dispatcher::load(loaded, Policy::default(), unread, end, seed);
         let queue = self.workers.lock().unwrap_or_else(PoisonError::into_inner).queue();
@@ -247,7 +239,6 @@ impl Engine {
             subscription,
             consumer: loaded.record.consumer.as_str().into(),
             created_ms: loaded.record.created_ms,
-            matched_base: loaded.record.matched_base,
         };
         self.enrolled.write().unwrap_or_else(PoisonError::into_inner).insert(loaded.name.clone(), enrolled);
         Ok(())

@@ -51,8 +51,9 @@ pub trait Log: Send + Sync + 'static {
     /// The synced messages at these offsets, in this order.
     fn read_offsets(&self, offsets: &[Offset]) -> Result<Vec<SharedMessage>, ReadError>;
 
-    /// How many synced messages at or after `from` the selection takes.
-    fn count(&self, selection: &Selection, from: Offset) -> Result<u64, ReadError>;
+    /// How many synced messages in these ranges, each `[from, to)` and ascending, the selection takes. A
+    /// range may reach past the end.
+    fn count(&self, selection: &Selection, ranges: &[(Offset, Offset)]) -> Result<u64, ReadError>;
 
     /// The retry row of one message, sequenced ones included.
     fn retry(&self, subscription: SubscriptionId, offset: Offset) -> Result<Option<Arc<RetryRow>>, ReadError>;
@@ -297,7 +298,8 @@ impl Settlement {
 
 /// Durable counters of one subscription. Conserved at all times:
 /// `passed = rows + dead + acked + expired + skipped - reopened`, and
-/// `matched = passed + (matched messages that the position has not passed)`.
+/// `matched = passed + unread`, where unread are the messages that the selection takes and the position
+/// has not passed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Matched messages that the position passed.
@@ -428,9 +430,6 @@ pub struct SubscriptionRecord {
     pub created_ms: Millis,
     /// Raised by seek and remove.
     pub epoch: u64,
-    /// Matched messages that `selection` does not count, because its filters changed:
-    /// `matched = matched_base + count(selection, 0)`, so that a change of filters changes no count.
-    pub matched_base: i64,
 }
 
 /// What each consumer runs, by file stem.

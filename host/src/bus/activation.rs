@@ -85,7 +85,6 @@ impl Engine {
                     selection: Selection { filters },
                     created_ms: now_ms,
                     epoch: 0,
-                    matched_base: 0,
                 };
                 let position = Position::starting_at(from);
                 created.push((spec.name.clone(), record.clone(), position.clone()));
@@ -117,30 +116,27 @@ impl Engine {
     fn adopt(&self, stem: &str, spec: &SubscriptionSpec, enrolled: &Enrolled) -> Result<(), ActivateError> {
         // No group is routed meanwhile, so what is counted here and what is routed afterwards meet without a gap.
         let mut router = self.router();
-        let mut adopted = None;
+        let mut adopted = false;
         let changed = |dispatcher: &Dispatcher| loop {
             let end = self.log.end();
             let reselection = self.reselection(stem, spec, enrolled, dispatcher, end)?;
             // The writer may have been about to show one more group: then all is counted again.
             if self.log.end() == end {
-                adopted = reselection.as_ref().map(|(_, matched_base)| *matched_base);
-                break Ok(reselection.map(|(reselection, _)| reselection));
+                adopted = reselection.is_some();
+                break Ok(reselection);
             }
         };
         enrolled.subscription.configure(spec.policy.clone(), changed).map_err(|error| match error {
             ConfigureError::Read(error) => unreadable(&error),
             ConfigureError::Commit(error) => refused(error),
         })?;
-        if let Some(matched_base) = adopted {
-            self.update(&mut router, &spec.name, |one| {
-                one.consumer = stem.into();
-                one.matched_base = matched_base;
-            });
+        if adopted {
+            self.update(&mut router, &spec.name, |one| one.consumer = stem.into());
         }
         Ok(())
     }
 
-    /// What changes for a dispatcher, with the new adjustment of its count; `None` where nothing does.
+    /// What changes for a dispatcher; `None` where nothing does.
     fn reselection(
         &self,
         stem: &str,
@@ -148,31 +144,30 @@ impl Engine {
         enrolled: &Enrolled,
         dispatcher: &Dispatcher,
         end: Offset,
-    ) -> Result<Option<(Reselection, i64)>, ReadError> {
+    ) -> Result<Option<Reselection>, ReadError> {
         let old = dispatcher.selection();
         let selection = self.reselect(old, spec, end);
         if selection == *old && *enrolled.consumer == *stem {
             return Ok(None);
         }
-        let counted = |selection: &Selection| -> Result<i64, ReadError> {
-            Ok(i64::try_from(self.log.count(selection, 0)?).unwrap_or(i64::MAX))
-        };
-        let matched_base = enrolled.matched_base + counted(old)? - counted(&selection)?;
         let (untold, skipped_unread) = if selection == *old {
             (0, 0)
         } else {
-            (self.log.count(old, dispatcher.known_end())?, self.unread_without(dispatcher, &selection)?)
+            let untold = self.log.count(old, &[(dispatcher.known_end(), end)])?;
+            // What is not read yet, and would no longer be taken.
+            let (cursor, passed) = dispatcher.reading_from();
+            let unread = passed.gaps_from(cursor, end);
+            (untold, self.log.count(old, &unread)?.saturating_sub(self.log.count(&selection, &unread)?))
         };
         let record = SubscriptionRecord {
             consumer: stem.to_owned(),
             selection: selection.clone(),
             created_ms: enrolled.created_ms,
             epoch: dispatcher.epoch(),
-            matched_base,
         };
         let change = Change::UpdateSubscription { id: dispatcher.id(), record };
         let end = if selection == *old { 0 } else { end };
-        Ok(Some((Reselection { change, selection, untold, skipped_unread, end }, matched_base)))
+        Ok(Some(Reselection { change, selection, untold, skipped_unread, end }))
     }
 
     /// The filters of a manifest with the offsets they hold from: those that were there keep theirs, also
@@ -199,22 +194,6 @@ impl Engine {
             }
         }
         Selection { filters }
-    }
-
-    /// How many messages a dispatcher has not read yet that it would no longer take.
-    fn unread_without(&self, dispatcher: &Dispatcher, new: &Selection) -> Result<u64, ReadError> {
-        let (cursor, passed) = dispatcher.reading_from();
-        let old = dispatcher.selection();
-        let lost = |from: Offset| -> Result<u64, ReadError> {
-            Ok(self.log.count(old, from)?.saturating_sub(self.log.count(new, from)?))
-        };
-        let mut unread = lost(cursor)?;
-        for &(from, to) in passed.above() {
-            if to > cursor {
-                unread = unread.saturating_sub(lost(from.max(cursor))?.saturating_sub(lost(to)?));
-            }
-        }
-        Ok(unread)
     }
 
     fn start_of(&self, spec: &SubscriptionSpec) -> Result<Offset, ActivateError> {

@@ -1,14 +1,19 @@
 //! How a changed manifest is taken over, and how messages leave that it no longer takes.
 //!
 //! What waits in memory is skipped at once, and so is what was not read. Rows are looked at when their
-//! turn comes. What a worker has is settled as it ends, or skipped where it comes back; should the
-//! process end before, the next one finds those messages counted and not there, and skips them.
+//! turn comes. What a worker has gets a row of its own, for nothing else tells of it any more: it is settled
+//! as it ends, or skipped where it comes back; should the process end before, the next one skips that row.
 
-use crate::log::{KeyHash, Selection, Settlement};
+use std::sync::Arc;
+
+use crate::log::{KeyHash, RetryRow, Selection, Settlement};
+use crate::message::{Message, Offset};
+use crate::outcome::History;
 use crate::policy::Policy;
 
 use super::intake::pass;
 use super::item::{Item, Origin};
+use super::window::Waiting;
 use super::{Dispatcher, Ready};
 
 impl Dispatcher {
@@ -41,6 +46,32 @@ impl Dispatcher {
         for key in self.lanes.keys() {
             self.thin_out(key, settlement);
             self.wake_lane(key);
+        }
+        // All that is left in the window and not taken is at a worker.
+        let left = self.window.iter().filter(|waiting| !self.takes(&waiting.message));
+        for offset in left.map(|waiting| waiting.message.offset).collect::<Vec<_>>() {
+            self.give_row(offset, settlement);
+        }
+    }
+
+    /// Moves a message of the window that a worker has to a row of its own.
+    fn give_row(&mut self, offset: Offset, settlement: &mut Settlement) {
+        let Waiting { message, lane, covers_from } = self.window.settle(offset);
+        let row = own_row(&message, lane);
+        self.enter_retry(offset, row.due_ms, row.accepted_ms, lane);
+        self.retries.runs(offset);
+        self.running.window -= 1;
+        self.running.retry += 1;
+        pass(settlement, covers_from, offset + 1);
+        settlement.counts.passed += 1;
+        settlement.counts.rows += 1;
+        settlement.retries.push((offset, Some(row)));
+    }
+
+    /// Where a message stands that comes back from a worker: it may have got a row meanwhile.
+    pub(super) fn find_place(&self, item: &mut Item) {
+        if matches!(item.origin, Origin::Window { .. }) && self.retries.contains(item.message.offset) {
+            item.origin = Origin::Retry(own_row(&item.message, item.lane));
         }
     }
 
@@ -85,4 +116,10 @@ impl Dispatcher {
         }
         settlement.counts.skipped += 1;
     }
+}
+
+/// The row of a message that was never tried.
+fn own_row(message: &Message, lane: Option<KeyHash>) -> Arc<RetryRow> {
+    let accepted_ms = message.accepted_ms;
+    Arc::new(RetryRow { due_ms: accepted_ms, accepted_ms, key: lane, history: History::default() })
 }

@@ -19,6 +19,7 @@ impl Dispatcher {
     pub fn record(&mut self, finished: &mut [Finished], now_ms: Millis) -> Settlement {
         let mut settlement = Settlement::new(self.id, self.epoch);
         for call in finished {
+            self.find_place(&mut call.item);
             if let Origin::Retry(row) = &mut call.item.origin {
                 self.retries.refresh(call.item.message.offset, row);
             }
@@ -110,7 +111,7 @@ impl Dispatcher {
         self.count_outcome(call.outcome.kind());
         *self.running.of(&origin) -= 1;
         match origin {
-            Origin::Window { .. } => self.window.settle(offset),
+            Origin::Window { .. } => drop(self.window.settle(offset)),
             Origin::Retry(_) => self.leave_retry(offset),
             Origin::Row { at, .. } => {
                 self.held -= 1;

@@ -47,6 +47,18 @@ impl Position {
         offset < self.floor || (after > 0 && offset < self.above[after - 1].1)
     }
 
+    /// What is not passed, up to an end: ranges `[from, to)`, ascending.
+    pub fn gaps(&self, end: Offset) -> Vec<(Offset, Offset)> {
+        self.gaps_from(self.floor, end)
+    }
+
+    /// What is not passed of `[from, end)`.
+    pub fn gaps_from(&self, from: Offset, end: Offset) -> Vec<(Offset, Offset)> {
+        let begins = std::iter::once(self.floor).chain(self.above.iter().map(|range| range.1));
+        let ends = self.above.iter().map(|range| range.0).chain([Offset::MAX]);
+        begins.zip(ends).map(|(a, b)| (a.max(from), b.min(end))).filter(|(a, b)| a < b).collect()
+    }
+
     /// Passes `[from, to)`. Passing an offset twice changes nothing.
     pub fn pass(&mut self, from: Offset, to: Offset) {
         if to <= self.floor || from >= to {
@@ -94,6 +106,8 @@ mod tests {
                     prop_assert_eq!(position.contains(offset), naive.contains(&offset), "{} in {:?}", offset, &position);
                 }
                 prop_assert_eq!(Position::from_parts(position.floor, position.above.clone()), Some(position.clone()));
+                let gaps: BTreeSet<Offset> = position.gaps_from(3, 50).into_iter().flat_map(|(a, b)| a..b).collect();
+                prop_assert_eq!(gaps, (3..50).filter(|offset| !naive.contains(offset)).collect());
                 prop_assert_eq!(position.end(), naive.last().map_or(0, |last| last + 1));
             }
         }

@@ -8,6 +8,7 @@
 mod block;
 mod block_cache;
 mod blocks;
+mod counts;
 mod encoding;
 mod figures;
 mod messages;
@@ -168,8 +169,8 @@ impl Log for RedbLog {
         self.inner.read_offsets(offsets)
     }
 
-    fn count(&self, selection: &Selection, from: Offset) -> Result<u64, ReadError> {
-        self.inner.count(selection, from)
+    fn count(&self, selection: &Selection, ranges: &[(Offset, Offset)]) -> Result<u64, ReadError> {
+        self.inner.count(selection, ranges)
     }
 
     fn retry(&self, subscription: SubscriptionId, offset: Offset) -> Result<Option<Arc<RetryRow>>, ReadError> {

@@ -18,14 +18,14 @@ use bytes::Bytes;
 use fastrand::Rng;
 
 use crate::dispatch::{Action, Bounds, Dispatcher, Event, Finished, Item};
-use crate::log::{Batch, HeldAt, HeldRow, RetryRow, Selection, SubscriptionRecord};
+use crate::log::{Batch, HeldAt, HeldRow, RetryRow, Selection, Settlement, SubscriptionRecord};
 use crate::message::{Millis, Offset, SharedMessage};
 use crate::outcome::{Digest, Outcome};
 use crate::policy::{Backoff, Order, Policy, RetryPolicy};
 use crate::topic::{TopicFilter, TopicName};
 
 use super::auditor::Auditor;
-use super::journal::{Entry, Journal, takes};
+use super::journal::{Entry, Journal, SUBSCRIPTION, takes};
 
 const TOPICS: [&str; 3] = ["a.x", "a.y", "b"];
 const FILTERS: [&str; 5] = ["a.x", "a.y", "b", "a.*", ">"];
@@ -205,12 +205,21 @@ impl World {
     }
 
     fn step(&mut self, event: Event<'_>) {
+        self.step_with(event, None);
+    }
+
+    /// Steps, with a record that is committed together with what the step settles. Answers up to where the
+    /// log is sequenced then.
+    fn step_with(&mut self, event: Event<'_>, mut record: Option<SubscriptionRecord>) -> Entry {
         let mut actions = Vec::new();
         self.dispatcher.step(event, self.now_ms, &mut actions);
+        if record.is_some() && !matches!(actions.first(), Some(Action::Commit(_))) {
+            actions.insert(0, Action::Commit(Settlement::new(SUBSCRIPTION, self.dispatcher.epoch())));
+        }
         for action in actions {
             trace!(self, "  {action:?}");
             match action {
-                Action::Commit(settlement) => drop(self.journal.settle(settlement)),
+                Action::Commit(settlement) => drop(self.journal.commit(settlement, record.take())),
                 Action::Fetch { from, messages_max, bytes_max } => {
                     let selection = self.dispatcher.selection().clone();
                     self.asked.push(Read::Fetch { selection, from, messages_max, bytes_max });
@@ -220,6 +229,7 @@ impl World {
             }
         }
         self.auditor.read_to(self.dispatcher.reading_from().0);
+        self.journal.sequenced_to()
     }
 
     /// Carries out one of the reads that were asked for.
@@ -369,7 +379,7 @@ impl World {
         }
     }
 
-    fn recorded(&mut self, finished: Vec<Finished>, settlement: crate::log::Settlement) {
+    fn recorded(&mut self, finished: Vec<Finished>, settlement: Settlement) {
         trace!(self, "settle {settlement:?}");
         let entry = self.journal.settle(settlement);
         for call in &finished {
@@ -464,21 +474,16 @@ impl World {
                 new.filters.push((TopicFilter::parse(topic).unwrap(), before));
             }
         }
-        let count = |from, to| self.journal.count(&old, from, to) - self.journal.count(&new, from, to);
         let (cursor, passed) = self.dispatcher.reading_from();
-        let mut skipped_unread = count(cursor, end);
-        for &(from, to) in passed.above() {
-            skipped_unread -= count(from.max(cursor), to);
-        }
+        let gaps = passed.gaps_from(cursor, end);
+        let skipped_unread = self.journal.count_in(&old, &gaps) - self.journal.count_in(&new, &gaps);
         let untold = self.journal.count(&old, self.dispatcher.known_end(), end);
-        let before = &self.journal.sequenced.record;
-        let matched_base = before.matched_base + i64::try_from(count(0, end)).unwrap();
-        let record = SubscriptionRecord { selection: new.clone(), matched_base, ..before.clone() };
+        let record = SubscriptionRecord { selection: new.clone(), ..self.journal.sequenced.record.clone() };
         trace!(self, "reload {:?} {record:?}, {untold} untold, {skipped_unread} skipped", self.policy);
-        let entry = self.journal.record(record);
-        self.auditor.reselected(end, entry, new.clone());
         let policy = self.policy.clone();
-        self.step(Event::Configured { policy, selection: new, untold, skipped_unread, end });
+        let event = Event::Configured { policy, selection: new.clone(), untold, skipped_unread, end };
+        let entry = self.step_with(event, Some(record));
+        self.auditor.reselected(end, entry, new);
     }
 
     fn set_active(&mut self, active: bool) {
@@ -508,7 +513,7 @@ impl World {
         self.busy_letters.clear();
         let loaded = self.journal.load();
         let end = self.journal.end();
-        let unread = self.journal.matched().checked_sub(loaded.counts.passed).expect("no more is passed than matched");
+        let unread = self.journal.unread(&self.journal.synced);
         trace!(self, "crash: {unread} unread to {end}, {loaded:?}");
         self.told = end;
         let seed = self.random.u64(..);

@@ -29,8 +29,8 @@ pub(super) struct Account {
 
 enum Change {
     Append,
-    Settle(Settlement),
-    Record(SubscriptionRecord),
+    /// What is settled, and the record that changes with it.
+    Settle(Settlement, Option<SubscriptionRecord>),
 }
 
 pub(super) struct Journal {
@@ -44,14 +44,11 @@ pub(super) struct Journal {
     unsynced: VecDeque<Change>,
     last_synced: Entry,
     end: Offset,
-    /// How many synced messages the selection takes.
-    counted: u64,
 }
 
 impl Journal {
     pub(super) fn new(selection: Selection, row_offsets_max: usize) -> Self {
-        let record =
-            SubscriptionRecord { consumer: "model".to_owned(), selection, created_ms: 0, epoch: 3, matched_base: 0 };
+        let record = SubscriptionRecord { consumer: "model".to_owned(), selection, created_ms: 0, epoch: 3 };
         let account = Account {
             record,
             position: Position::starting_at(0),
@@ -68,7 +65,6 @@ impl Journal {
             unsynced: VecDeque::new(),
             last_synced: 0,
             end: 0,
-            counted: 0,
         }
     }
 
@@ -80,18 +76,13 @@ impl Journal {
     }
 
     pub(super) fn settle(&mut self, settlement: Settlement) -> Entry {
-        self.sequenced.apply(&settlement, self.row_offsets_max);
-        self.push(Change::Settle(settlement))
+        self.commit(settlement, None)
     }
 
-    pub(super) fn record(&mut self, record: SubscriptionRecord) -> Entry {
-        self.counted = self.count(&record.selection, 0, self.end);
-        self.sequenced.record = record.clone();
-        self.push(Change::Record(record))
-    }
-
-    fn push(&mut self, change: Change) -> Entry {
-        self.unsynced.push_back(change);
+    /// One transaction: what is settled, and the record that changes with it.
+    pub(super) fn commit(&mut self, settlement: Settlement, record: Option<SubscriptionRecord>) -> Entry {
+        self.sequenced.apply(&settlement, record.as_ref(), self.row_offsets_max);
+        self.unsynced.push_back(Change::Settle(settlement, record));
         self.sequenced_to()
     }
 
@@ -105,13 +96,10 @@ impl Journal {
         for change in self.unsynced.drain(..count) {
             self.last_synced += 1;
             match change {
-                Change::Append => {
-                    let message = &self.messages[usize::try_from(self.end).unwrap()];
-                    self.counted += u64::from(takes(&self.sequenced.record.selection, message));
-                    self.end += 1;
+                Change::Append => self.end += 1,
+                Change::Settle(settlement, record) => {
+                    self.synced.apply(&settlement, record.as_ref(), self.row_offsets_max);
                 }
-                Change::Settle(settlement) => self.synced.apply(&settlement, self.row_offsets_max),
-                Change::Record(record) => self.synced.record = record,
             }
         }
         self.last_synced
@@ -126,7 +114,6 @@ impl Journal {
         self.unsynced.clear();
         self.sequenced = self.synced.clone();
         self.messages.truncate(usize::try_from(self.end).unwrap());
-        self.counted = self.count(&self.sequenced.record.selection, 0, self.end);
     }
 
     /// The offset after the last synced message.
@@ -165,10 +152,18 @@ impl Journal {
         if from < to.min(self.end) { self.messages(from, to).iter().filter(taken).count() as u64 } else { 0 }
     }
 
-    /// Messages that a subscription matched, by what is synced of the messages and sequenced of its record.
+    /// Synced messages that an account's selection takes and its position has not passed.
+    pub(super) fn unread(&self, account: &Account) -> u64 {
+        self.count_in(&account.record.selection, &account.position.gaps(self.end))
+    }
+
+    pub(super) fn count_in(&self, selection: &Selection, ranges: &[(Offset, Offset)]) -> u64 {
+        ranges.iter().map(|&(from, to)| self.count(selection, from, to)).sum()
+    }
+
+    /// Messages that a subscription matched, by what is synced of the messages and sequenced of its account.
     pub(super) fn matched(&self) -> u64 {
-        let matched = self.counted.checked_add_signed(self.sequenced.record.matched_base);
-        matched.expect("a filter that changed counted what it matched")
+        self.sequenced.counts.passed + self.unread(&self.sequenced)
     }
 
     pub(super) fn load(&self) -> LoadedSubscription {
@@ -195,7 +190,7 @@ impl Journal {
 }
 
 impl Account {
-    fn apply(&mut self, settlement: &Settlement, row_offsets_max: usize) {
+    fn apply(&mut self, settlement: &Settlement, record: Option<&SubscriptionRecord>, row_offsets_max: usize) {
         assert_eq!((settlement.subscription, settlement.epoch), (SUBSCRIPTION, self.record.epoch));
         for &(from, to) in &settlement.passed {
             assert!(from < to, "a range of the position is not empty");
@@ -242,6 +237,9 @@ impl Account {
         assert!(places.is_sorted_by(|a, b| a < b), "a message has one place: {places:?} after {settlement:?}");
         let unpassed = places.iter().find(|offset| !self.position.contains(**offset));
         assert_eq!(unpassed, None, "what has a row is passed, after {settlement:?}");
+        if let Some(record) = record {
+            self.record = record.clone();
+        }
     }
 }
 

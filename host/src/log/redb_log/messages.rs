@@ -11,7 +11,7 @@ use crate::log::{Batch, ReadBounds, ReadError, Selection};
 use crate::message::{Millis, Offset, Sequence, SharedMessage, TopicId};
 
 /// Up to this many topics are looked up in the index for every block.
-const INDEXED_TOPICS_MAX: usize = 32;
+pub(super) const INDEXED_TOPICS_MAX: usize = 32;
 /// Blocks read in a row without a message for the selection, before the index is asked where to go on.
 const BARREN_BLOCKS_MAX: usize = 8;
 
@@ -152,61 +152,6 @@ impl Inner {
         Ok(found.into_iter().map(|message| message.expect("every place was filled")).collect())
     }
 
-    pub(super) fn count(&self, selection: &Selection, from: Offset) -> Result<u64, ReadError> {
-        let (end, topics) = {
-            let view = self.visible.read();
-            // One who keeps up is counted in memory.
-            if from >= view.recent_from() {
-                let mut choice = TopicChoice::new(selection);
-                let takes = |message: &&SharedMessage| {
-                    choice.takes(message.topic_id, message.offset, || message.event.topic.as_str())
-                };
-                return Ok(view.recent(from).filter(takes).count() as u64);
-            }
-            let topics: Vec<Counted> = view
-                .topics()
-                .iter()
-                .filter(|topic| topic.last_sequence > 0 && topic.last_offset >= from)
-                .map(|topic| Counted {
-                    topic: topic.id,
-                    last_sequence: topic.last_sequence,
-                    last: topic.last_offset,
-                    start: selection.from_offset(topic.name.as_str()).map(|start| start.max(from)),
-                })
-                .collect();
-            (view.end(), topics)
-        };
-        let read = self.snapshot();
-        let blocks = self.noted(Blocks::open(self, &read))?;
-        let after = |topic: &Counted, start: Offset| -> Result<u64, ReadError> {
-            if start > topic.last {
-                return Ok(0);
-            }
-            let first = self.noted(blocks.first_sequence(topic.topic, start))?;
-            Ok((topic.last_sequence + 1).saturating_sub(first))
-        };
-        // Offsets have no gaps, so where most of many topics are wanted, the others are subtracted.
-        let (whole, others): (Vec<&Counted>, Vec<&Counted>) =
-            topics.iter().partition(|topic| topic.start == Some(from));
-        let mut count = 0;
-        if whole.len() > INDEXED_TOPICS_MAX + others.len() {
-            count = end - from;
-            for topic in &others {
-                count = count.saturating_sub(after(topic, from)?);
-            }
-        } else {
-            for topic in &whole {
-                count += after(topic, from)?;
-            }
-        }
-        for topic in others {
-            if let Some(start) = topic.start {
-                count += after(topic, start)?;
-            }
-        }
-        Ok(count)
-    }
-
     pub(super) fn locate(&self, topic: &str, sequence: Sequence) -> Result<Offset, ReadError> {
         let (id, last_sequence, end) = {
             let view = self.visible.read();
@@ -225,15 +170,6 @@ impl Inner {
         let read = self.snapshot();
         self.noted(Blocks::open(self, &read).and_then(|blocks| blocks.offset_at(time_ms, end)))
     }
-}
-
-/// A topic that may have messages to be counted.
-struct Counted {
-    topic: TopicId,
-    last_sequence: Sequence,
-    last: Offset,
-    /// From where on its messages are taken; `None` where the selection does not take the topic.
-    start: Option<Offset>,
 }
 
 /// A batch being filled up to its bounds.

@@ -173,13 +173,7 @@ fn selection(filters: &str) -> Selection {
 }
 
 fn record() -> SubscriptionRecord {
-    SubscriptionRecord {
-        consumer: "email".to_owned(),
-        selection: selection("order.>"),
-        created_ms: 5,
-        epoch: 1,
-        matched_base: -3,
-    }
+    SubscriptionRecord { consumer: "email".to_owned(), selection: selection("order.>"), created_ms: 5, epoch: 1 }
 }
 
 fn subscribe(name: &str) -> Txn {

@@ -26,13 +26,8 @@ fn event(topic: &str) -> Event {
 }
 
 fn create(name: &str) -> Change {
-    let record = SubscriptionRecord {
-        consumer: "c".to_owned(),
-        selection: Selection::default(),
-        created_ms: 0,
-        epoch: 1,
-        matched_base: 0,
-    };
+    let record =
+        SubscriptionRecord { consumer: "c".to_owned(), selection: Selection::default(), created_ms: 0, epoch: 1 };
     Change::CreateSubscription { name: name.to_owned(), record, position: Position::default() }
 }
 

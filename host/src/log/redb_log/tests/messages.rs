@@ -57,12 +57,16 @@ fn selections_read_the_same_by_every_way() {
                     .collect();
                 assert_eq!(bench.offsets(filters, from, WIDE), expected, "{filters} from {from}");
                 assert_eq!(bench.offsets(filters, from, narrow), expected, "{filters} from {from}");
-                assert_eq!(bench.log.count(&matches, from).unwrap(), expected.len() as u64, "{filters} from {from}");
+                assert_eq!(
+                    bench.log.count(&matches, &[(from, Offset::MAX)]).unwrap(),
+                    expected.len() as u64,
+                    "{filters} from {from}"
+                );
             }
         }
         assert_eq!(
             bench.offsets("order.paid", 0, tight).len() as u64,
-            bench.log.count(&selection("order.paid"), 0).unwrap()
+            bench.log.count(&selection("order.paid"), &[(0, Offset::MAX)]).unwrap()
         );
         for (offset, topic, sequence) in &placed {
             assert_eq!(bench.log.locate(topic, *sequence).unwrap(), *offset, "{topic}@{sequence}");
@@ -77,7 +81,7 @@ fn selections_read_the_same_by_every_way() {
     assert_eq!(tail[0], 1_200);
     assert_eq!(bench.offsets("stock.high", 0, narrow), tail);
     let both = bench.offsets("order.paid,stock.high", 0, narrow);
-    assert_eq!(both.len() as u64, bench.log.count(&selection("order.paid"), 0).unwrap() + 20);
+    assert_eq!(both.len() as u64, bench.log.count(&selection("order.paid"), &[(0, Offset::MAX)]).unwrap() + 20);
     assert_eq!(both[both.len() - 20..], tail, "from the disk into memory");
 }
 
@@ -96,7 +100,7 @@ fn each_filter_has_a_beginning_of_its_own() {
             let offsets: Vec<Offset> = found.messages.iter().map(|message| message.offset).collect();
             let expected: Vec<Offset> = (from.max(9)..30).filter(|offset| offset % 3 != 2).collect();
             assert_eq!(offsets, expected);
-            assert_eq!(bench.log.count(&selection, from).unwrap(), expected.len() as u64);
+            assert_eq!(bench.log.count(&selection, &[(from, Offset::MAX)]).unwrap(), expected.len() as u64);
         }
     };
     check(&bench);
@@ -128,7 +132,7 @@ fn a_quiet_topic_is_found_without_reading_what_is_between() {
     assert_eq!(bench.offsets("quiet.*", 0, WIDE), quiet);
     let single = ReadBounds { messages_max: 1, bytes_max: 1 };
     assert_eq!(bench.offsets("quiet.*", 0, single), quiet);
-    assert_eq!(bench.log.count(&selection("quiet.*"), 1).unwrap(), 6);
+    assert_eq!(bench.log.count(&selection("quiet.*"), &[(1, Offset::MAX)]).unwrap(), 6);
     assert_eq!(bench.log.locate("quiet.b", 2).unwrap(), quiet[3]);
 }
 
@@ -146,11 +150,11 @@ fn many_quiet_topics_are_read_in_order_over_what_is_between() {
     let bench = bench.reopen();
     assert_eq!(bench.offsets("quiet.*", 0, WIDE), expected);
     assert_eq!(bench.offsets("quiet.*", 0, ReadBounds { messages_max: 7, bytes_max: 1 << 20 }), expected);
-    assert_eq!(bench.log.count(&selection("quiet.*"), 0).unwrap(), 50);
+    assert_eq!(bench.log.count(&selection("quiet.*"), &[(0, Offset::MAX)]).unwrap(), 50);
     bench.publish(vec![event("$lag.email", "1")]);
     let bench = bench.reopen();
-    assert_eq!(bench.log.count(&selection(">"), 0).unwrap(), bench.log.end() - 1);
-    assert_eq!(bench.log.count(&selection(">"), 35).unwrap(), bench.log.end() - 36);
+    assert_eq!(bench.log.count(&selection(">"), &[(0, Offset::MAX)]).unwrap(), bench.log.end() - 1);
+    assert_eq!(bench.log.count(&selection(">"), &[(35, Offset::MAX)]).unwrap(), bench.log.end() - 36);
 }
 
 #[test]
@@ -182,7 +186,7 @@ fn a_read_past_the_end_waits_there() {
     bench.publish(events("order.placed", 2));
     let batch = bench.log.read(&selection(">"), 2, WIDE).unwrap();
     assert_eq!((batch.messages.len(), batch.next, batch.end), (0, 2, 2));
-    assert_eq!(bench.log.count(&selection(">"), 2).unwrap(), 0);
+    assert_eq!(bench.log.count(&selection(">"), &[(2, Offset::MAX)]).unwrap(), 0);
 }
 
 #[test]
@@ -199,4 +203,33 @@ fn topics_are_listed_with_their_figures() {
     };
     check(&bench);
     check(&bench.reopen());
+}
+
+#[test]
+fn ranges_are_counted_from_the_disk_and_from_memory_alike() {
+    let bench = Bench::new();
+    let placed = mixed(&bench, 20, 60);
+    let noise: Vec<_> = (0..60).map(|topic| event(&format!("many.t{topic}"), "1")).collect();
+    for _ in 0..30 {
+        bench.publish(noise.clone());
+    }
+    let many = |offset: Offset| offset >= 1_200;
+    let ranges = [(3, 90), (91, 92), (200, 1_199), (1_230, 1_231), (1_300, 9_999)];
+    let within = |offset: Offset| ranges.iter().any(|&(from, to)| (from..to).contains(&offset));
+    let paid = placed.iter().filter(|(offset, topic, _)| *topic == "order.paid" && within(*offset)).count() as u64;
+    let low = placed.iter().filter(|(offset, topic, _)| topic.starts_with('$') && within(*offset)).count() as u64;
+    let last = bench.log.end();
+    let all = (0..last).filter(|offset| within(*offset)).count() as u64;
+    let check = |bench: &Bench| {
+        assert_eq!(bench.log.count(&selection("order.paid"), &ranges).unwrap(), paid);
+        assert_eq!(bench.log.count(&selection(">"), &ranges).unwrap(), all - low);
+        let wanted = (0..last).filter(|offset| within(*offset) && many(*offset)).count() as u64;
+        assert_eq!(bench.log.count(&selection("many.*"), &ranges).unwrap(), wanted);
+    };
+    check(&bench);
+    let bench = bench.reopen();
+    check(&bench);
+    let bench = bench.reopen_with(|options| options.recent_bytes_max = 30_000);
+    bench.publish(vec![event("$lag.email", "1")]);
+    check(&bench);
 }
