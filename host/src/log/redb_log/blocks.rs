@@ -8,7 +8,8 @@ use super::block::{self, Entries, Entry, Header};
 use super::block_cache::DecodedBlock;
 use super::rows::{self, TopicBlock};
 use super::tables::{
-    BLOCKS, REMOVED, TOPIC_BLOCKS, TOPICS, Table, offset_key, parse_number_pair, parse_offset_key, topic_block_key, topic_key,
+    BLOCKS, REMOVED, TOPIC_BLOCKS, TOPICS, Table, offset_key, parse_number_pair, parse_offset_key, topic_block_key,
+    topic_key,
 };
 use super::{Inner, encoding, reader};
 use crate::log::{ReadError, TopicInfo};

@@ -77,7 +77,11 @@ fn check(bench: &Bench, known: &[Known]) {
             let within = expected.iter().filter(|offset| **offset < one || **offset >= ranges[1].0).count() as u64;
             assert_eq!(bench.log.count(&matches, &ranges).unwrap(), within, "{filters} in {ranges:?}");
             assert_eq!(bench.offsets(filters, from, narrow), expected, "{filters} from {from}, a few at a time");
-            assert_eq!(bench.log.count(&matches, &[(from, end)]).unwrap(), expected.len() as u64, "{filters} from {from}");
+            assert_eq!(
+                bench.log.count(&matches, &[(from, end)]).unwrap(),
+                expected.len() as u64,
+                "{filters} from {from}"
+            );
         }
     }
     for (index, topic) in TOPICS.iter().enumerate() {
