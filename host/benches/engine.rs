@@ -25,7 +25,7 @@ use sandpost::limits::MESSAGE_DATA_BYTES_MAX;
 use sandpost::log::PluginRecord;
 use sandpost::log::redb_log::{OpenOptions, RedbLog};
 use sandpost::message::Event;
-use sandpost::policy::{GuestLimits, Manifest, Policy, StartAt, SubscriptionSpec};
+use sandpost::policy::{Manifest, Policy, StartAt, SubscriptionSpec};
 use sandpost::sandbox::{Program, Sandbox, SandboxOptions};
 use sandpost::topic::{TopicFilter, TopicName};
 
@@ -174,15 +174,10 @@ impl Rig {
                 from: StartAt::Now,
                 policy: Policy::default(),
             };
-            let manifest = Manifest {
-                subscriptions: vec![spec],
-                limits: GuestLimits::default(),
-                publish: Vec::new(),
-                config: std::collections::BTreeMap::new(),
-            };
+            let manifest = Manifest { subscriptions: vec![spec], ..Manifest::default() };
             let component = sandbox.load(stem, guest)?;
             let digest = component.digest();
-            let program = Arc::new(Program::new(stem.into(), component, &manifest));
+            let program = Arc::new(Program::new(stem.into(), component, &manifest)?);
             let record = PluginRecord { digest, manifest: String::new(), deployed_ms: 0, rolled_back: Vec::new() };
             bus.activate(stem, ActiveVersion { manifest, record, program })?;
         }

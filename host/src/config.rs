@@ -48,6 +48,7 @@ settings! {
         "host names such as \"bus.local\" or \"bus.local:8080\"";
     ALLOWED_ORIGINS = "allowed_origins", "SANDPOST_ALLOWED_ORIGINS", "allowed-origins",
         "origins of web pages such as \"http://localhost:3000\"";
+    HTTP_CA = "http_ca", "SANDPOST_HTTP_CA", "http-ca", "a file of certificates in PEM";
     LOG_FORMAT = "log_format", "SANDPOST_LOG_FORMAT", "log-format", "\"text\" or \"json\"";
     LOG_FILTER = "log_filter", "SANDPOST_LOG_FILTER", "log-filter",
         "a level (error, warn, info, debug, trace) or directives such as \"info,sandpost::dispatch=debug\"";
@@ -77,6 +78,8 @@ pub struct Config {
     pub workers: usize,
     pub allowed_hosts: Vec<String>,
     pub allowed_origins: Vec<String>,
+    /// Certificate authorities that requests of consumers trust beside the public ones.
+    pub http_ca: Option<PathBuf>,
     pub log_format: LogFormat,
     pub log_filter: String,
     /// Bytes of one message's data, at most.
@@ -188,6 +191,7 @@ impl Config {
             workers: reader.number(WORKERS, cores, 1, 256)?,
             allowed_hosts: reader.list(ALLOWED_HOSTS, value::is_host)?,
             allowed_origins: reader.list(ALLOWED_ORIGINS, value::is_origin)?,
+            http_ca: reader.file(HTTP_CA)?,
             log_format: reader.log_format(LOG_FORMAT)?,
             log_filter: reader.log_filter(LOG_FILTER, "info")?,
             message_data_bytes_max: message_data_max as usize,

@@ -56,15 +56,36 @@ pub trait Loader: Send + Sync + 'static {
 
     /// Compiles, validates and links. Called on a thread of low priority, one call at a time. What it
     /// answers on failure is shown to people.
-    fn load(&self, stem: &str, bytes: &[u8], manifest: &Manifest) -> Result<Arc<Self::Program>, String>;
+    fn load(&self, stem: &str, bytes: &[u8], manifest: &Manifest) -> Result<Arc<Self::Program>, LoadFailure>;
+}
+
+/// Why a version does not load, by the file that is to blame.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoadFailure {
+    #[error("{0}")]
+    Component(String),
+    /// The manifest is well formed, and what it names is not there.
+    #[error("{0}")]
+    Manifest(String),
+}
+
+impl LoadFailure {
+    fn extension(&self) -> &'static str {
+        match self {
+            Self::Component(_) => "wasm",
+            Self::Manifest(_) => "toml",
+        }
+    }
 }
 
 impl Loader for Sandbox {
     type Program = Program;
 
-    fn load(&self, stem: &str, bytes: &[u8], manifest: &Manifest) -> Result<Arc<Program>, String> {
-        let component = Self::load(self, stem, bytes).map_err(|error| error.to_string())?;
-        Ok(Arc::new(Program::new(stem.into(), component, manifest)))
+    fn load(&self, stem: &str, bytes: &[u8], manifest: &Manifest) -> Result<Arc<Program>, LoadFailure> {
+        let component = Self::load(self, stem, bytes).map_err(|error| LoadFailure::Component(error.to_string()))?;
+        Ok(Arc::new(
+            Program::new(stem.into(), component, manifest).map_err(|error| LoadFailure::Manifest(error.to_string()))?,
+        ))
     }
 }
 

@@ -77,7 +77,8 @@ pub const GUEST_MEMORY_BYTES_MAX: usize = 4096 * MIB - 64 * KIB;
 pub const GUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 pub const GUEST_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 pub const GUEST_CONCURRENCY_DEFAULT: u32 = 8;
-pub const GUEST_CONCURRENCY_MAX: u32 = 256;
+/// A call that waits for an answer from outside costs an instance and no thread.
+pub const GUEST_CONCURRENCY_MAX: u32 = 1_000;
 pub const GUEST_STACK_BYTES: usize = MIB;
 pub const GUEST_TABLE_ELEMENTS_MAX: usize = 100_000;
 /// stdout and stderr that are kept of one call; the rest is dropped.
@@ -103,7 +104,8 @@ pub const STATE_SCAN_ENTRIES_MAX: usize = 1_000;
 pub const STATE_READS_BYTES_MAX: usize = 4 * MIB;
 pub const STATE_READ_BYTES: usize = 64;
 /// Instances alive at once over all subscriptions: the size of the pooling allocator.
-pub const INSTANCES_MAX: u32 = 1_000;
+/// Room for one subscription that waits with all the concurrency it may have, and for others beside it.
+pub const INSTANCES_MAX: u32 = 2_000;
 /// An instance without work for this long is dropped.
 pub const INSTANCE_IDLE_MAX: Duration = Duration::from_secs(30);
 /// Messages after which a reused instance is replaced, so that slow leaks of a guest do no harm.
@@ -113,6 +115,36 @@ pub const COMPONENT_BYTES_MAX: usize = 128 * MIB;
 /// Compiled components that are kept in the data folder, the ones used last.
 pub const ARTIFACTS_MAX: usize = 64;
 pub const MANIFEST_BYTES_MAX: usize = 256 * KIB;
+
+// --- Outbound HTTP ----------------------------------------------------------------------------
+
+/// Default limit of a request's or response's body. It passes through; what the guest keeps of it counts
+/// toward its memory.
+pub const HTTP_BODY_BYTES_DEFAULT: u64 = 16 * MIB as u64;
+pub const HTTP_BODY_BYTES_MAX: u64 = 1024 * MIB as u64;
+/// Limits of a head: what servers commonly take, several times over. Memory of the host's holds it.
+pub const HTTP_HEAD_BYTES_MAX: usize = 64 * KIB;
+pub const HTTP_HEADERS_MAX: usize = 128;
+/// Requests that one call may have open at once, for each is a connection.
+pub const HTTP_REQUESTS_OPEN_MAX: usize = 16;
+/// Connections at once, over all consumers; each costs a file descriptor.
+pub const HTTP_CONNECTIONS_MAX: usize = 4_096;
+/// From looking the name up to the end of TLS's handshake, over all of a host's addresses.
+pub const HTTP_CONNECT_MAX: Duration = Duration::from_secs(10);
+/// Connections that are kept for the next request: as many as a busy consumer has at once, and for less long
+/// than servers commonly keep them, so that few requests meet one that is just being closed.
+pub const HTTP_IDLE_CONNECTIONS_MAX: usize = 64;
+pub const HTTP_IDLE_MAX: Duration = Duration::from_secs(4);
+/// Names that are looked up at once: each holds one of the threads that requests to the bus need too.
+pub const HTTP_LOOKUPS_MAX: usize = 32;
+/// Addresses of a host that are tried.
+pub const HTTP_ADDRESSES_MAX: usize = 8;
+pub const HTTP_GRANTS_MAX: usize = 100;
+pub const SECRETS_MAX: usize = 100;
+/// A secret is a header's value or a part of it.
+pub const SECRET_BYTES_MAX: usize = 8 * KIB;
+/// Refused requests that one call may have a line in the log for.
+pub const HTTP_REFUSALS_LOGGED_MAX: u32 = 16;
 
 // --- Subscriptions ----------------------------------------------------------------------------
 
@@ -151,5 +183,7 @@ const _: () = assert!(BATCH_BYTES_MAX <= UNSYNCED_BYTES_MAX, "a batch must be ab
 const _: () = assert!(FETCH_MESSAGES_MAX <= WINDOW_MESSAGES_MAX, "what is fetched must fit the window");
 const _: () = assert!(RUN_MESSAGES_MAX <= FETCH_MESSAGES_MAX, "a run is taken from the window");
 const _: () = assert!(RESERVE_BYTES < FREE_BYTES_MIN, "publishes must stop before the reserve is needed");
+const _: () = assert!(GUEST_CONCURRENCY_MAX <= INSTANCES_MAX, "a subscription must be able to have its concurrency");
+const _: () = assert!(SECRET_BYTES_MAX <= HTTP_HEAD_BYTES_MAX / 2, "a head must hold a secret and more");
 const _: () =
     assert!(NAME_BYTES_MAX + 16 <= TOPIC_NAME_BYTES_MAX, "a name must fit a topic such as `$dead-letters.NAME`");

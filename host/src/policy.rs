@@ -1,11 +1,16 @@
 //! What a manifest decides about a subscription and its consumer, validated.
 
+pub mod address;
+pub mod http;
+
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::limits;
 use crate::message::{Millis, Offset, Sequence};
 use crate::topic::{TopicFilter, TopicName};
+use http::HttpGrant;
 
 /// One subscription of a consumer, as its manifest declares it.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,17 +90,34 @@ pub struct Backoff {
 pub struct GuestLimits {
     /// Linear memory of one instance, in bytes.
     pub memory_bytes: usize,
+    /// Body of one outgoing request, in bytes.
+    pub http_request_bytes: u64,
+    /// Body of one response, in bytes.
+    pub http_response_bytes: u64,
 }
 
-/// A consumer's manifest, validated.
-#[derive(Clone, Debug, PartialEq)]
+/// Where a secret's value is read, when its consumer is loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// A variable of the environment, named `SANDPOST_SECRET_...`.
+    Variable(String),
+    /// A file, of which a line end at its end is no part.
+    File(PathBuf),
+}
+
+/// A consumer's manifest, validated. The default declares nothing and grants nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Manifest {
     /// At least one.
     pub subscriptions: Vec<SubscriptionSpec>,
     pub limits: GuestLimits,
     /// Topics that its handler may publish to.
     pub publish: Vec<TopicFilter>,
+    /// Requests that its handler may make.
+    pub http: Vec<HttpGrant>,
     pub config: BTreeMap<String, String>,
+    /// By the name under which the guest asks for them; none is a name of `config`.
+    pub secrets: BTreeMap<String, SecretSource>,
 }
 
 impl Default for Policy {
@@ -130,6 +152,10 @@ impl Default for Backoff {
 
 impl Default for GuestLimits {
     fn default() -> Self {
-        Self { memory_bytes: limits::GUEST_MEMORY_BYTES_DEFAULT }
+        Self {
+            memory_bytes: limits::GUEST_MEMORY_BYTES_DEFAULT,
+            http_request_bytes: limits::HTTP_BODY_BYTES_DEFAULT,
+            http_response_bytes: limits::HTTP_BODY_BYTES_DEFAULT,
+        }
     }
 }

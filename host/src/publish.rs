@@ -149,10 +149,7 @@ impl From<CommitError> for PublishError {
             CommitError::NoRoom { free_bytes, min_bytes } => Self::NoRoom { free_bytes, min_bytes },
             CommitError::Busy { unsynced_bytes } => Self::Busy { unsynced_bytes },
             CommitError::Stopped => Self::Stopping,
-            CommitError::Conflict { .. }
-            | CommitError::StaleEpoch { .. }
-            | CommitError::NameTaken { .. }
-            | CommitError::StillNeeded { .. } => {
+            CommitError::Conflict { .. } | CommitError::StaleEpoch { .. } | CommitError::NameTaken { .. } => {
                 unreachable!("a publish expects nothing: {error}")
             }
         }

@@ -5,24 +5,28 @@
 //!
 //! [`Sandbox::load`] makes a [`Component`] of a file's bytes (`load`, `artifact`, `signature`); a
 //! [`Program`] is that with what its manifest grants, and runs one message a call (`call`, `ending`).
-//! What a guest may touch meanwhile is linked in `imports` (`publish`, `state`, `output`), and held in
-//! its store (`guest`).
+//! What a guest may touch meanwhile is linked in `imports` (`publish`, `state`, `output`, `http` with its
+//! `secrets`), and held in its store (`guest`).
 
 mod artifact;
 mod call;
 mod ending;
 mod engine;
 mod guest;
+mod http;
 mod imports;
 mod load;
 mod output;
 mod publish;
 mod records;
+mod secrets;
 mod signature;
 mod state;
 #[cfg(test)]
 mod tests;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +35,9 @@ use bytes::Bytes;
 pub use artifact::ArtifactsError;
 pub use call::{Instance, Program};
 pub use engine::{Sandbox, SandboxError, SandboxOptions};
+pub use http::CaError;
 pub use load::{Component, LoadError};
+pub use secrets::{SecretError, Secrets};
 
 use crate::message::{Event, Millis};
 use crate::outcome::Outcome;
@@ -61,9 +67,16 @@ pub trait StateSource: Send {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<(String, Bytes)>, StateUnreadable>;
+    /// Answers when all that the call could have read so far is durable, with `true`; or with `false` where it
+    /// never will be. A request waits for it before it leaves, so that nobody outside learns of what a crash
+    /// could undo. `None` where no request of this call is to leave at all.
+    fn synced(&mut self) -> Option<StateSynced>;
     /// Gives the source back to its maker with what it remembers.
     fn into_any(self: Box<Self>) -> Box<dyn std::any::Any + Send>;
 }
+
+/// See [`StateSource::synced`].
+pub type StateSynced = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 /// The log could not be read: the call cannot go on, and that is not the message's fault.
 #[derive(Debug, thiserror::Error)]

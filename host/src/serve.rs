@@ -40,6 +40,8 @@ pub struct ServeSettings {
     pub workers: usize,
     /// Limit of one message's data, in bytes.
     pub message_data_max: usize,
+    /// Certificate authorities that requests of consumers trust beside the public ones.
+    pub http_ca: Option<PathBuf>,
 }
 
 impl From<Config> for ServeSettings {
@@ -60,6 +62,7 @@ impl From<Config> for ServeSettings {
             plugin_folder: config.plugins,
             workers: config.workers,
             message_data_max: config.message_data_bytes_max,
+            http_ca: config.http_ca,
         }
     }
 }
@@ -96,6 +99,7 @@ pub fn serve<E>(
     settings: ServeSettings,
     on_ready: impl FnOnce(std::net::SocketAddr) -> Result<(), E>,
 ) -> Result<(), ServeError> {
+    allow_descriptors();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("io").enable_all().build()?;
     let outcome = Life::begin(&runtime, settings).and_then(|mut life| {
@@ -302,9 +306,21 @@ fn start_engine(
 
 fn start_deployments(settings: &ServeSettings, bus: &Bus, recorded: PluginRecords) -> Result<Deployments, ServeError> {
     let data_folder = settings.log.folder.clone();
-    let sandbox = Sandbox::new(SandboxOptions::new(data_folder.join("artifacts")))?;
+    let http_ca = settings.http_ca.clone();
+    let sandbox = Sandbox::new(SandboxOptions { http_ca, ..SandboxOptions::new(data_folder.join("artifacts")) })?;
     let options = deploy::Options::new(settings.plugin_folder.clone(), data_folder, Arc::new(|| SystemClock.now_ms()));
     Ok(Deployments::start(options, Arc::new(bus.clone()), Arc::new(sandbox), recorded)?)
+}
+
+/// Raises the soft limit on open files to the hard one: it is low for the sake of programs that use `select`, and a
+/// thousand calls that wait for answers have a thousand connections.
+fn allow_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        warn!(%error, "the limit on open files stays as it is");
+    }
 }
 
 /// Follows the signals that end the process, and disarms the one that must not.

@@ -1,6 +1,8 @@
 //! What a handler can do: the contract's imports behind a trait, and what is made of them.
 
 use crate::{Delivery, Entry, Event, Failure, Message, PublishError, State, StateError};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::{HttpError, HttpRequest, HttpResponse};
 use std::fmt;
 use std::str::FromStr;
 
@@ -26,6 +28,12 @@ pub trait Imports {
     fn log(&self, level: Level, text: &str);
     /// As [`Bus::now_ms`].
     fn now_ms(&self) -> u64;
+    /// As [`RequestBuilder::send`](crate::RequestBuilder::send), without redirects. In a component requests do not go
+    /// through this trait, so it is there elsewhere only.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn http_send(&self, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
+        Err(HttpError::NotGranted(format!("{}: there is no HTTP here", request.url)))
+    }
 }
 
 /// How much a line of the log matters.
@@ -57,6 +65,10 @@ impl<'a> Bus<'a> {
     /// A bus on other imports than those of the component; [`Imports`] says when.
     pub fn new(imports: &'a dyn Imports, message: &'a Message, delivery: &'a Delivery) -> Self {
         Bus { imports, message, delivery }
+    }
+
+    pub(crate) fn imports(&self) -> &'a dyn Imports {
+        self.imports
     }
 
     /// The message that is being handled.
@@ -114,6 +126,16 @@ impl<'a> Bus<'a> {
         text.parse().map_err(|error| {
             Failure::unavailable(format!("`{name} = {text:?}` in the manifest's [config] is not valid: {error}"))
         })
+    }
+
+    /// What stands for a name of the manifest's `[secrets]`. It is a placeholder, which the bus replaces in the headers
+    /// of requests to where the secret may go; it changes when the bus starts, so it is asked for in each call.
+    ///
+    /// # Errors
+    /// [`Failure::unavailable`] where it is missing. The message is not to blame, so it waits, uncharged,
+    /// until somebody corrects the manifest.
+    pub fn secret(&self, name: &str) -> Result<String, Failure> {
+        self.config(name).ok_or_else(|| Failure::unavailable(format!("the manifest's [secrets] has no `{name}`")))
     }
 
     /// The time, in milliseconds since 1970-01-01T00:00:00Z.

@@ -38,7 +38,8 @@
 //!   so hand them [`Delivery::idempotency_key`].
 //! - Messages of one key arrive in order and one at a time. Different keys run side by side, and still
 //!   calls behave as if they ran one after the other: a call whose reads went stale is run again.
-//! - Nothing is granted that the manifest does not name: no files, no network, no environment.
+//! - Nothing is granted that the manifest does not name: no files, no network, no environment. Of the network there is
+//!   [HTTP](Http), by URL.
 //!
 //! # What the handler takes
 //!
@@ -84,6 +85,7 @@
 //! | a value of the state | 1 MiB |
 //! | entries of one [`State::scan`] | 1,000 |
 //! | bytes logged by one call | 64 KiB; further lines are counted and dropped |
+//! | the body of a request, and of its answer | the manifest's `limits.http_request`, `limits.http_response` (16 MiB) |
 //! | a call's time and memory | the manifest's `timeout` (5 s) and `limits.memory` (64 MiB) |
 #![warn(missing_docs)]
 
@@ -91,6 +93,7 @@ mod bus;
 mod event;
 mod failure;
 mod handler;
+mod http;
 mod message;
 mod state;
 #[cfg(not(target_arch = "wasm32"))]
@@ -102,6 +105,7 @@ pub use bus::{Bus, Imports, Level};
 pub use event::{Event, PublishError};
 pub use failure::{Failure, OrFail, Retry};
 pub use handler::{Decoded, FromMessage, Handler, Json, Whole};
+pub use http::{Http, HttpError, HttpRequest, HttpResponse, RequestBuilder};
 pub use message::{Delivery, Message};
 pub use state::{Entries, Entry, State, StateError};
 

@@ -26,9 +26,12 @@
 //! no conflicts, and it ends no call: a handler that loops makes the test loop, and one that panics fails it.
 
 mod call;
+mod outside;
 
-use crate::{Bus, Delivery, Event, Failure, Handler, Level, Message};
+use crate::{Bus, Delivery, Event, Failure, Handler, HttpError, HttpRequest, HttpResponse, Level, Message};
 use call::Call;
+use outside::{Grant, Outside};
+pub use outside::{json_response, placeholder, response};
 use serde::{Serialize, de::DeserializeOwned};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -47,6 +50,7 @@ pub struct TestBus {
     config: BTreeMap<String, String>,
     granted: BTreeSet<String>,
     state: BTreeMap<String, Vec<u8>>,
+    outside: Outside,
     max_attempts: u32,
     now_ms: u64,
     sequence: u64,
@@ -58,6 +62,7 @@ impl Default for TestBus {
             config: BTreeMap::new(),
             granted: BTreeSet::new(),
             state: BTreeMap::new(),
+            outside: Outside::default(),
             max_attempts: MAX_ATTEMPTS,
             now_ms: START_MS,
             sequence: 0,
@@ -72,8 +77,8 @@ impl TestBus {
         TestBus::default()
     }
 
-    /// A bus with the `[config]`, the `[grants] publish` and the first subscription's `max_attempts` of this
-    /// manifest, such as `include_str!("../email.toml")`. Nothing else of it is read or checked.
+    /// A bus with the `[config]`, the `[grants]`, the names in `[secrets]` and the first subscription's `max_attempts`
+    /// of this manifest, such as `include_str!("../email.toml")`. Nothing else of it is read or checked.
     ///
     /// # Panics
     /// Where it is not TOML, or one of these is not of its type.
@@ -87,6 +92,8 @@ impl TestBus {
             grants: Grants,
             #[serde(default)]
             config: BTreeMap<String, String>,
+            #[serde(default)]
+            secrets: BTreeMap<String, toml::Value>,
         }
         #[derive(serde::Deserialize)]
         struct Subscription {
@@ -101,6 +108,8 @@ impl TestBus {
         struct Grants {
             #[serde(default)]
             publish: BTreeSet<String>,
+            #[serde(default)]
+            http: Vec<Grant>,
         }
 
         let manifest: Manifest = toml::from_str(manifest).unwrap_or_else(|error| panic!("the manifest: {error}"));
@@ -108,6 +117,7 @@ impl TestBus {
         TestBus {
             config: manifest.config,
             granted: manifest.grants.publish,
+            outside: Outside::new(manifest.grants.http, manifest.secrets.into_keys().collect()),
             max_attempts: max_attempts.unwrap_or(MAX_ATTEMPTS),
             ..TestBus::default()
         }
@@ -124,6 +134,40 @@ impl TestBus {
     #[must_use]
     pub fn grant(mut self, topic: impl Into<String>) -> Self {
         self.granted.insert(topic.into());
+        self
+    }
+
+    /// Grants requests to a URL and what lies below it, and these secrets to it. What a handler is told of a secret is
+    /// its [`placeholder`].
+    #[must_use]
+    pub fn grant_http(mut self, url: impl Into<String>, secrets: &[&str]) -> Self {
+        self.outside.grant(url.into(), secrets);
+        self
+    }
+
+    /// Answers the requests that are granted; [`response`] and [`json_response`] make answers.
+    ///
+    /// ```
+    /// use sandpost_sdk::prelude::*;
+    /// use sandpost_sdk::testing::{TestBus, message, response};
+    ///
+    /// fn handle(message: &Message, bus: &Bus) -> Result<(), Failure> {
+    ///     bus.http().post("https://api.example.com/mails").body("text/plain", message.data.clone()).send()?.ok()?;
+    ///     Ok(())
+    /// }
+    ///
+    /// let mut bus = TestBus::new().grant_http("https://api.example.com", &[]).http(|request| {
+    ///     Ok(response(if request.body == b"hello" { 202 } else { 503 }))
+    /// });
+    /// assert_eq!(bus.deliver(handle, &message("greeting", "hello")).outcome, Ok(()));
+    ///
+    /// let run = bus.deliver(handle, &message("greeting", "hm"));
+    /// assert_eq!(run.outcome, Err(Failure::unavailable("https://api.example.com/mails answered 503")));
+    /// assert_eq!(run.requests[0].method, "POST");
+    /// ```
+    #[must_use]
+    pub fn http(mut self, answer: impl Fn(&HttpRequest) -> Result<HttpResponse, HttpError> + 'static) -> Self {
+        self.outside.answers(answer);
         self
     }
 
@@ -201,7 +245,13 @@ impl TestBus {
         let call = Call::new(self);
         let outcome = handler.call(&Bus::new(&call, message, delivery));
         let staged = call.into_staged();
-        let mut run = Run { outcome, published: Vec::new(), state_changes: BTreeMap::new(), logged: staged.logged };
+        let mut run = Run {
+            outcome,
+            published: Vec::new(),
+            state_changes: BTreeMap::new(),
+            logged: staged.logged,
+            requests: staged.requests,
+        };
         if run.outcome.is_ok() {
             run.published = staged.published;
             run.state_changes = staged.changes;
@@ -249,6 +299,9 @@ pub struct Run {
     pub state_changes: BTreeMap<String, Option<Vec<u8>>>,
     /// What it logged, in order, up to 64 KiB. It stays where the call failed.
     pub logged: Vec<(Level, String)>,
+    /// The requests that it made, in order, refused ones and followed redirects included. They stay where the call
+    /// failed.
+    pub requests: Vec<HttpRequest>,
 }
 
 impl Run {

@@ -4,6 +4,8 @@
 use crate::{Bus, Delivery, Entry, Event, Failure, Handler, Imports, Level, Message, PublishError, Retry, StateError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub(crate) mod http;
+
 #[allow(missing_docs, reason = "the contract's documentation is in the WIT, and only the macro names these")]
 pub mod bindings {
     wit_bindgen::generate!({

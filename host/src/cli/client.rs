@@ -31,7 +31,7 @@ impl Client {
     /// `bus` is the address that the bus prints when it starts.
     pub(crate) fn new(bus: &str) -> Result<Self, Failure> {
         let base = bus.trim_end_matches('/').to_owned();
-        let is_http = base.parse::<ureq::http::Uri>().is_ok_and(|uri| {
+        let is_http = base.parse::<http::Uri>().is_ok_and(|uri| {
             uri.scheme_str() == Some("http") && uri.authority().is_some() && uri.path().trim_matches('/').is_empty()
         });
         if !is_http {

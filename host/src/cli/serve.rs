@@ -52,6 +52,9 @@ pub(super) struct ServeArgs {
     /// Origins of web pages that may use the bus, with commas
     #[arg(long, value_name = "ORIGINS")]
     allowed_origins: Option<String>,
+    /// Certificate authorities, in PEM, that requests of consumers trust beside the public ones
+    #[arg(long, value_name = "FILE")]
+    http_ca: Option<String>,
     /// How the log is written: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -82,6 +85,7 @@ impl ServeArgs {
             ("workers", &self.workers),
             ("allowed-hosts", &self.allowed_hosts),
             ("allowed-origins", &self.allowed_origins),
+            ("http-ca", &self.http_ca),
             ("log-format", &self.log_format),
             ("log-filter", &self.log_filter),
             ("message-data-max", &self.message_data_max),

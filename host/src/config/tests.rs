@@ -42,6 +42,7 @@ fn every_setting_can_stand_in_the_file() {
         workers = 3
         allowed_hosts = ["bus.local", "bus.local:99"]
         allowed_origins = ["http://localhost:3000"]
+        http_ca = "/etc/ca.pem"
         log_format = "json"
         log_filter = "info,sandpost::dispatch=debug"
         [limits]
@@ -58,6 +59,7 @@ fn every_setting_can_stand_in_the_file() {
         workers: 3,
         allowed_hosts: vec!["bus.local".to_owned(), "bus.local:99".to_owned()],
         allowed_origins: vec!["http://localhost:3000".to_owned()],
+        http_ca: Some(PathBuf::from("/etc/ca.pem")),
         log_format: LogFormat::Json,
         log_filter: "info,sandpost::dispatch=debug".to_owned(),
         message_data_bytes_max: 2 << 20,

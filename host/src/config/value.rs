@@ -76,6 +76,12 @@ impl Reader<'_> {
         }
     }
 
+    /// A file, if one is given. In the settings file its path is relative to that file's folder.
+    pub(super) fn file(&self, setting: &'static Setting) -> Result<Option<PathBuf>, ConfigError> {
+        let path = self.folder(setting, "")?;
+        Ok(Some(path).filter(|path| !path.as_os_str().is_empty()))
+    }
+
     pub(super) fn size(
         &self,
         setting: &'static Setting,
@@ -179,7 +185,7 @@ pub(super) fn is_host(text: &str) -> bool {
     if text.is_empty() || text.ends_with(':') || text.contains(['/', '@', '*', ' ']) {
         return false;
     }
-    let Ok(authority) = text.parse::<axum::http::uri::Authority>() else { return false };
+    let Ok(authority) = text.parse::<http::uri::Authority>() else { return false };
     let host = authority.host();
     let port = authority.port_u16().map_or(String::new(), |port| format!(":{port}"));
     !host.is_empty() && text == format!("{host}{port}")

@@ -1,5 +1,6 @@
 //! Manifests: the text beside a component becomes what it means, or a message that says why not.
 
+mod http;
 mod keys;
 #[cfg(test)]
 mod tests;
@@ -40,18 +41,16 @@ pub fn parse(stem: &str, file: &Path, text: &str) -> Result<Manifest, ManifestEr
     })?;
     let root = Table::root(source, document.get_ref());
     root.allow(
-        &["subscription", "limits", "grants", "config"],
-        &[
-            ("secrets", "; plain values can stand in [config]"),
-            ("deploy", "; a version that loads takes over at once"),
-            ("rate", ""),
-        ],
+        &["subscription", "limits", "grants", "config", "secrets"],
+        &[("deploy", "; a version that loads takes over at once"), ("rate", "")],
     )?;
     Ok(Manifest {
         subscriptions: subscriptions(stem, &root)?,
         limits: guest_limits(&root)?,
         publish: grants(&root)?,
+        http: http::grants(&root)?,
         config: config(&root)?,
+        secrets: http::secrets(&root)?,
     })
 }
 
@@ -235,10 +234,16 @@ fn guest_limits(root: &Table<'_>) -> Result<GuestLimits, ManifestError> {
     let mut guest_limits = GuestLimits::default();
     let Some(table) = root.get("limits") else { return Ok(guest_limits) };
     let table = table.table()?;
-    table.allow(&["memory"], &[])?;
+    table.allow(&["memory", "http_request", "http_response"], &[])?;
     if let Some(memory) = table.get("memory") {
         let bytes = memory.bytes(MEMORY_BYTES_MIN..=limits::GUEST_MEMORY_BYTES_MAX as u64)?;
         guest_limits.memory_bytes = usize::try_from(bytes).expect("the bound is a usize");
+    }
+    if let Some(bytes) = table.get("http_request") {
+        guest_limits.http_request_bytes = bytes.bytes(0..=limits::HTTP_BODY_BYTES_MAX)?;
+    }
+    if let Some(bytes) = table.get("http_response") {
+        guest_limits.http_response_bytes = bytes.bytes(0..=limits::HTTP_BODY_BYTES_MAX)?;
     }
     Ok(guest_limits)
 }
@@ -246,7 +251,7 @@ fn guest_limits(root: &Table<'_>) -> Result<GuestLimits, ManifestError> {
 fn grants(root: &Table<'_>) -> Result<Vec<TopicFilter>, ManifestError> {
     let Some(table) = root.get("grants") else { return Ok(Vec::new()) };
     let table = table.table()?;
-    table.allow(&["publish"], &[("http", "; consumers have no network")])?;
+    table.allow(&["publish", "http"], &[])?;
     let Some(publish) = table.get("publish") else { return Ok(Vec::new()) };
     let filters = filters(&publish, "a list of topics and filters, such as [\"email.sent\"]")?;
     if let Some(own) = filters.iter().find(|filter| filter.as_str().starts_with('$')) {

@@ -46,11 +46,11 @@ impl TextLoader {
 impl Loader for TextLoader {
     type Program = String;
 
-    fn load(&self, _stem: &str, bytes: &[u8], _manifest: &Manifest) -> Result<Arc<String>, String> {
+    fn load(&self, _stem: &str, bytes: &[u8], _manifest: &Manifest) -> Result<Arc<String>, LoadFailure> {
         self.loads.fetch_add(1, Ordering::Relaxed);
-        let text = String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string())?;
+        let text = String::from_utf8(bytes.to_vec()).map_err(|error| LoadFailure::Component(error.to_string()))?;
         if text.starts_with("bad") {
-            return Err(format!("`{text}` does not load"));
+            return Err(LoadFailure::Component(format!("`{text}` does not load")));
         }
         assert!(!text.starts_with("panic"), "the compiler panics");
         if text.starts_with("slow") {

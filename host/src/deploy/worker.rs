@@ -12,7 +12,7 @@ use super::manifest;
 use super::plan::{Active, Failure, Known, Plan, Step, Version, plan};
 use super::store::Store;
 use super::watch::Watch;
-use super::{ActivateError, ActiveVersion, Board, Host, Loader, Options, StartError};
+use super::{ActivateError, ActiveVersion, Board, Host, LoadFailure, Loader, Options, StartError};
 use crate::limits;
 use crate::log::PluginRecord;
 use crate::outcome::Digest;
@@ -135,7 +135,7 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
         };
         let program = match self.load(stem, bytes, manifest.clone())? {
             Ok(program) => program,
-            Err(problem) => return Ok(Err(problem)),
+            Err(failure) => return Ok(Err(failure.to_string())),
         };
         let version = ActiveVersion { manifest: (*manifest).clone(), record: record.clone(), program };
         Ok(self.host.activate(stem, version).map_err(|error| error.to_string()))
@@ -202,8 +202,9 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
             Some((_, program)) => program,
             None => match self.load(stem, bytes.clone(), manifest.clone())? {
                 Ok(program) => program,
-                Err(problem) => {
-                    let problem = format!("{}: {problem}", self.inbox.path(stem, "wasm").display());
+                Err(failure) => {
+                    let file = self.inbox.path(stem, failure.extension());
+                    let problem = format!("{}: {failure}", file.display());
                     self.fail(stem, Some(version), problem, false);
                     return Ok(Deployed::Decided);
                 }
@@ -271,20 +272,22 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
         stem: &str,
         bytes: Arc<Vec<u8>>,
         manifest: Arc<Manifest>,
-    ) -> Result<Result<Arc<L::Program>, String>, Stopped> {
+    ) -> Result<Result<Arc<L::Program>, LoadFailure>, Stopped> {
         let (answer, answered) = mpsc::channel();
         let (loader, sender, name) = (self.loader.clone(), self.sender.clone(), stem.to_owned());
         let compile = move || {
             // Raising one's own niceness is always allowed; where it is not, the compiler is only less polite.
             let _ = rustix::process::nice(10);
             let result = catch_unwind(AssertUnwindSafe(|| loader.load(&name, &bytes, &manifest)));
-            let result = result.unwrap_or_else(|_| Err("the compiler failed on it; its log says where".to_owned()));
+            let result = result.unwrap_or_else(|_| {
+                Err(LoadFailure::Component("the compiler failed on it; its log says where".to_owned()))
+            });
             // The worker may have stopped meanwhile.
             let _ = answer.send(result);
             let _ = sender.send(Event::Loaded);
         };
         if let Err(error) = thread::Builder::new().name("sandpost-compile".to_owned()).spawn(compile) {
-            return Ok(Err(format!("no thread could be started to compile it: {error}")));
+            return Ok(Err(LoadFailure::Component(format!("no thread could be started to compile it: {error}"))));
         }
         let mut changed = false;
         let result = loop {

@@ -4,9 +4,10 @@ use std::any::Any;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
-use crate::log::{Log, ReadPin, StateRange, StateRead};
-use crate::sandbox::{StateSource, StateUnreadable};
+use crate::log::{Log, ReadPin, StateRange, StateRead, Txn};
+use crate::sandbox::{StateSource, StateSynced, StateUnreadable};
 
 pub(super) struct StateReads {
     log: Arc<dyn Log>,
@@ -67,6 +68,14 @@ impl StateSource for StateReads {
         let range = StateRange::Scan { prefix: prefix.to_owned(), after: after.map(str::to_owned), through };
         self.reads.push(StateRead { consumer: self.consumer.clone(), range, seen: found.seen });
         Ok(found.entries)
+    }
+
+    /// An empty transaction comes after all that is sequenced, and is durable when that is. It has acknowledgements
+    /// that would wait for company written at once, and costs nothing where nothing waits.
+    fn synced(&mut self) -> Option<StateSynced> {
+        let (waiter, durable) = oneshot::channel();
+        let sequenced = self.log.commit(Txn::default(), Some(waiter)).is_ok();
+        Some(Box::pin(async move { sequenced && durable.await.is_ok() }))
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {

@@ -4,7 +4,7 @@
 //! problem's `type` points to. What only the operator should know goes to the log instead.
 
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
@@ -95,7 +95,7 @@ pub(crate) struct Problem {
     /// Replaces the kind's own hint where more is known.
     hint: Option<String>,
     facts: Map<String, Value>,
-    headers: Vec<(axum::http::HeaderName, HeaderValue)>,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
@@ -224,10 +224,7 @@ impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         match &error {
             ReadError::UnknownTopic { topic } => Self::new(&UNKNOWN_TOPIC, &error).facts(json!({ "topic": topic })),
-            ReadError::Damaged { .. }
-            | ReadError::Missing { .. }
-            | ReadError::Removed { .. }
-            | ReadError::Io { .. } => {
+            ReadError::Damaged { .. } | ReadError::Missing { .. } | ReadError::Io { .. } => {
                 // Tables and paths are the operator's business.
                 tracing::error!("a request could not be answered: {error}");
                 Self::new(&DAMAGED, "the log of the bus could not be read")

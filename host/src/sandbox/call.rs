@@ -13,8 +13,10 @@ use wasmtime::{PoolConcurrencyLimitError, Store};
 
 use super::engine::InstancePermit;
 use super::guest::{Call, Guest};
+use super::http::Outbound;
 use super::load::Component;
 use super::records::{DeliveryRecord, HandleParams, HandleResults, MessageRecord};
+use super::secrets::{SecretError, Secrets};
 use super::{CallError, Called, Effects, Offer, StateSource, ending, imports};
 use crate::limits::{GUEST_HANDOVER_BYTES_MAX, GUEST_RESOURCES_MAX, INSTANCE_CALLS_MAX};
 use crate::message::Message;
@@ -35,6 +37,8 @@ pub(super) struct Version {
     pub(super) limits: GuestLimits,
     pub(super) publish: Vec<TopicFilter>,
     pub(super) config: BTreeMap<String, String>,
+    pub(super) secrets: Secrets,
+    pub(super) outbound: Outbound,
 }
 
 /// A live instance of one version of a consumer.
@@ -49,13 +53,22 @@ pub struct Instance {
 }
 
 impl Program {
-    pub fn new(consumer: Arc<str>, component: Component, manifest: &Manifest) -> Self {
+    /// Reads the manifest's secrets, so that a version that lacks one is never begun.
+    pub fn new(consumer: Arc<str>, component: Component, manifest: &Manifest) -> Result<Self, SecretError> {
+        Ok(Self::with_secrets(consumer, component, manifest, Secrets::read(manifest)?))
+    }
+
+    /// As [`Program::new`], with secrets that were read, or [withheld](Secrets::withheld), before.
+    pub fn with_secrets(consumer: Arc<str>, component: Component, manifest: &Manifest, secrets: Secrets) -> Self {
+        let outbound = Outbound::new(manifest, component.loaded().shared.network.clone());
         let version = Version {
             consumer,
             component,
             limits: manifest.limits.clone(),
             publish: manifest.publish.clone(),
             config: manifest.config.clone(),
+            secrets,
+            outbound,
         };
         Self { version: Arc::new(version) }
     }
@@ -113,7 +126,10 @@ impl Program {
         };
         let effects = guest.call.take_effects();
         let (outcome, reusable) = match ended {
-            Some(Ok(result)) => (ending::returned(result), instance.calls < INSTANCE_CALLS_MAX),
+            Some(Ok(result)) => {
+                let reusable = instance.calls < INSTANCE_CALLS_MAX && !guest.leaves_requests_open();
+                (ending::returned(result), reusable)
+            }
             Some(Err(error)) => (self.failed(&error, guest)?, false),
             None => (Outcome::TimedOut { limit: offer.timeout }, false),
         };

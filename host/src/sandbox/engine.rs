@@ -11,6 +11,7 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 
 use super::artifact::{Artifacts, ArtifactsError};
 use super::guest::Guest;
+use super::http::{CaError, Network};
 use super::imports;
 use crate::limits;
 
@@ -34,11 +35,13 @@ pub struct SandboxOptions {
     /// Reserve the memory of all instances at the start, which makes fresh ones several times as fast.
     /// Without it, or where the address space does not suffice, each instance maps its own.
     pub pooling: bool,
+    /// Certificate authorities in PEM that requests of consumers trust beside the public ones.
+    pub http_ca: Option<PathBuf>,
 }
 
 impl SandboxOptions {
     pub fn new(artifacts: impl Into<PathBuf>) -> Self {
-        Self { artifacts: artifacts.into(), instances_max: limits::INSTANCES_MAX, pooling: true }
+        Self { artifacts: artifacts.into(), instances_max: limits::INSTANCES_MAX, pooling: true, http_ca: None }
     }
 }
 
@@ -47,6 +50,8 @@ impl SandboxOptions {
 pub enum SandboxError {
     #[error(transparent)]
     Artifacts(#[from] ArtifactsError),
+    #[error(transparent)]
+    HttpCa(#[from] CaError),
     #[error("the WebAssembly engine cannot be set up: {0}")]
     Engine(String),
     #[error("the thread that makes guests yield cannot be started: {0}")]
@@ -61,6 +66,7 @@ pub struct Sandbox {
 
 impl Sandbox {
     pub fn new(options: SandboxOptions) -> Result<Self, SandboxError> {
+        let network = Arc::new(Network::new(options.http_ca.as_deref())?);
         let engine_error = |error: wasmtime::Error| SandboxError::Engine(format!("{error:#}"));
         let engine = match options.pooling.then(|| Engine::new(&config(Some(options.instances_max)))) {
             Some(Ok(engine)) => engine,
@@ -80,7 +86,7 @@ impl Sandbox {
         let ticker = Ticker::start(engine.clone()).map_err(SandboxError::Ticker)?;
         let instances = AtomicU32::new(0);
         let instances_max = options.instances_max;
-        let shared = Shared { engine, linker, artifacts, instances, instances_max, _ticker: ticker };
+        let shared = Shared { engine, linker, artifacts, network, instances, instances_max, _ticker: ticker };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -95,6 +101,7 @@ pub(super) struct Shared {
     pub(super) engine: Engine,
     pub(super) linker: Linker<Guest>,
     pub(super) artifacts: Artifacts,
+    pub(super) network: Arc<Network>,
     /// Relaxed everywhere: it only counts, and orders nothing.
     instances: AtomicU32,
     pub(super) instances_max: u32,

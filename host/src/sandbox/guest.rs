@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use wasmtime::ResourceLimiter;
+use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtxView, WasiView};
+use wasmtime_wasi_http::WasiHttpCtxView;
 
 use super::call::Version;
+use super::http::{Http, Sending};
 use super::output::Wasi;
 use super::records::StateRefusal;
 use super::{Effects, Offer, StateSource, StateUnreadable};
@@ -25,12 +28,13 @@ pub(super) struct Guest {
     pub(super) call: Call,
     /// Made when the guest first asks for something of WASI; most calls of most guests never do.
     wasi: Option<Box<Wasi>>,
+    http: Option<Box<Http>>,
 }
 
 impl Guest {
     pub(super) fn new(version: Arc<Version>, call: Call) -> Self {
         let limiter = Limiter::new(version.limits.memory_bytes);
-        Self { version, limiter, call, wasi: None }
+        Self { version, limiter, call, wasi: None, http: None }
     }
 
     /// Makes the store ready for its next message.
@@ -40,6 +44,27 @@ impl Guest {
         if let Some(wasi) = &mut self.wasi {
             wasi.clear_output();
         }
+        if let Some(http) = &mut self.http {
+            http.begin();
+        }
+    }
+
+    /// Whether the call leaves a request waiting, or an answer unread: then the instance is not used again, and
+    /// with it goes what is open.
+    pub(super) fn leaves_requests_open(&self) -> bool {
+        self.http.as_ref().is_some_and(|http| http.is_open())
+    }
+
+    pub(super) fn http_parts(&mut self) -> (&mut Http, &mut ResourceTable) {
+        let http = self.http.get_or_insert_with(|| Box::new(Http::new(Arc::clone(&self.version))));
+        (http, self.wasi.get_or_insert_with(|| Box::new(Wasi::new())).view().table)
+    }
+
+    /// The view for the one function that sends a request.
+    pub(super) fn sending(&mut self) -> WasiHttpCtxView<'_> {
+        let sending = self.call.sending();
+        let (http, table) = self.http_parts();
+        http.sending(table, sending)
     }
 
     /// The last bytes of what the call printed, at most `bytes_max`.
@@ -121,6 +146,16 @@ impl Call {
             _ => {
                 Err(wasmtime::format_err!("state and publishing are there for `handle`, not while the guest is set up"))
             }
+        }
+    }
+
+    /// The call as a request needs it.
+    fn sending(&mut self) -> Sending {
+        let state = self.state.as_mut().filter(|_| self.handling);
+        Sending {
+            synced: state.and_then(|state| state.synced()),
+            subscription: Arc::clone(&self.subscription),
+            delivery: format!("{}@{}", self.topic, self.sequence),
         }
     }
 

@@ -1,10 +1,12 @@
 //! What a guest may import: the four interfaces of the contract, and WASI 0.2 with nothing behind it but
-//! clocks, random numbers and the output that is kept as evidence.
+//! clocks, random numbers, the output that is kept as evidence, and the HTTP that its manifest grants.
 
 use std::borrow::Cow;
 
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, WasmList, WasmStr};
+use wasmtime_wasi_http::p2::bindings::http::{outgoing_handler, types as http_types};
+use wasmtime_wasi_http::{WasiHttp, WasiHttpView};
 
 use super::guest::Guest;
 use super::records::{EntryRecord, Level, Outgoing, PublishRefusal, StateRefusal};
@@ -13,8 +15,9 @@ use crate::limits::GUEST_LOG_BYTES_MAX;
 
 /// What a component may import: interfaces, or whole packages of WASI 0.2. Toolchains import
 /// `wasi:filesystem` and `wasi:sockets` unasked: there is no folder to open, and every socket and look-up
-/// of a name is refused.
-pub(super) const ALLOWED: [&str; 11] = [
+/// of a name is refused. `wasi:http` may be imported without any grant, so that one build serves manifests with and
+/// without one; then every request is refused.
+pub(super) const ALLOWED: [&str; 12] = [
     "sandpost:consumer/types@0.1.0",
     "sandpost:consumer/bus@0.1.0",
     "sandpost:consumer/state@0.1.0",
@@ -26,6 +29,7 @@ pub(super) const ALLOWED: [&str; 11] = [
     "wasi:random/*@0.2",
     "wasi:filesystem/*@0.2",
     "wasi:sockets/*@0.2",
+    "wasi:http/*@0.2",
 ];
 
 /// Whether an import is one of [`ALLOWED`].
@@ -44,6 +48,9 @@ type Store<'a> = StoreContextMut<'a, Guest>;
 /// Defines all imports. The types are checked against the component's when it is loaded.
 pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    let options = wasmtime_wasi_http::p2::bindings::LinkOptions::default();
+    outgoing_handler::add_to_linker::<_, WasiHttp>(linker, Guest::sending)?;
+    http_types::add_to_linker::<_, WasiHttp>(linker, &(&options).into(), Guest::http)?;
     linker.instance("sandpost:consumer/types@0.1.0")?;
 
     let mut bus = linker.instance("sandpost:consumer/bus@0.1.0")?;
@@ -69,7 +76,9 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     let mut config = linker.instance("sandpost:consumer/config@0.1.0")?;
     config.func_wrap("get", |store: Store<'_>, (name,): (WasmStr,)| {
         let name = name.to_str(&store)?;
-        Ok((store.data().version.config.get(&*name).cloned(),))
+        let version = &store.data().version;
+        let plain = version.config.get(&*name).cloned();
+        Ok((plain.or_else(|| version.secrets.placeholder(&name).map(str::to_owned)),))
     })?;
 
     let mut log = linker.instance("sandpost:consumer/log@0.1.0")?;
@@ -156,7 +165,7 @@ mod tests {
         for good in ["sandpost:consumer/state@0.1.0", "wasi:cli/stderr@0.2.6", "wasi:sockets/tcp@0.2.0"] {
             assert!(is_allowed(good), "{good}");
         }
-        for bad in ["sandpost:consumer/state@0.2.0", "wasi:http/types@0.2.0", "wasi:cli/stderr@0.3.0", "env"] {
+        for bad in ["sandpost:consumer/state@0.2.0", "wasi:http/types@0.3.0", "wasi:cli/stderr@0.3.0", "env"] {
             assert!(!is_allowed(bad), "{bad}");
         }
     }

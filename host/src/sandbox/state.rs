@@ -211,6 +211,10 @@ mod tests {
             Ok(entries.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect())
         }
 
+        fn synced(&mut self) -> Option<crate::sandbox::StateSynced> {
+            None
+        }
+
         fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
             self
         }

@@ -41,12 +41,12 @@ impl Bench {
     fn program_of(&self, wat: &str) -> Program {
         let component = self.sandbox.load("test", &wat::parse_str(wat).unwrap()).unwrap();
         let manifest = Manifest {
-            subscriptions: Vec::new(),
-            limits: GuestLimits { memory_bytes: 4 * limits::MIB },
+            limits: GuestLimits { memory_bytes: 4 * limits::MIB, ..GuestLimits::default() },
             publish: vec![TopicFilter::parse("out.*").unwrap()],
             config: BTreeMap::from([("from".to_owned(), "shop@example.com".to_owned())]),
+            ..Manifest::default()
         };
-        Program::new("email".into(), component, &manifest)
+        Program::new("email".into(), component, &manifest).unwrap()
     }
 
     /// Runs a script in a fresh instance.
@@ -142,6 +142,10 @@ impl StateSource for FixedState {
         let wanted = |key: &str| key.starts_with(prefix) && after.is_none_or(|after| key > after);
         let entries = self.entries.iter().filter(|(key, _)| wanted(key)).take(limit);
         Ok(entries.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn synced(&mut self) -> Option<StateSynced> {
+        Some(Box::pin(std::future::ready(true)))
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
@@ -494,10 +498,13 @@ fn what_is_no_consumer_is_refused_by_name() {
     let cut = wat::parse_str(SCRIPT).unwrap();
     assert!(matches!(refusal(&cut[..cut.len() / 2]), LoadError::Invalid { .. }));
 
-    let unknown = r#"(component (import "wasi:http/types@0.2.0" (instance)) (import "surprise" (func)))"#;
+    let unknown = r#"(component (import "wasi:keyvalue/store@0.2.0" (instance)) (import "surprise" (func)))"#;
     let error = of_wat(unknown);
-    assert_eq!(error, LoadError::Import { imports: vec!["wasi:http/types@0.2.0".to_owned(), "surprise".to_owned()] });
-    assert!(error.to_string().contains("`wasi:http/types@0.2.0`, `surprise`"), "{error}");
+    assert_eq!(
+        error,
+        LoadError::Import { imports: vec!["wasi:keyvalue/store@0.2.0".to_owned(), "surprise".to_owned()] }
+    );
+    assert!(error.to_string().contains("`wasi:keyvalue/store@0.2.0`, `surprise`"), "{error}");
     assert!(error.to_string().contains("sandpost:consumer/bus@0.1.0"), "{error}");
     let other_shape = r#"(component (import "sandpost:consumer/config@0.1.0" (instance
         (export "get" (func (param "name" u32) (result (option string)))))))"#;

@@ -1,7 +1,7 @@
 //! One call on a [`TestBus`]: the imports, with the bus's own bounds and what is staged.
 
 use super::TestBus;
-use crate::{Entry, Event, Imports, Level, PublishError, StateError};
+use crate::{Entry, Event, HttpError, HttpRequest, HttpResponse, Imports, Level, PublishError, StateError};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
@@ -42,6 +42,7 @@ pub(super) struct Staged {
     published_bytes: usize,
     pub(super) logged: Vec<(Level, String)>,
     logged_bytes: usize,
+    pub(super) requests: Vec<HttpRequest>,
 }
 
 impl Staged {
@@ -111,7 +112,7 @@ impl Imports for Call<'_> {
     }
 
     fn config(&self, name: &str) -> Option<String> {
-        self.bus.config.get(name).cloned()
+        self.bus.config.get(name).cloned().or_else(|| self.bus.outside.placeholder(name))
     }
 
     fn log(&self, level: Level, text: &str) {
@@ -124,6 +125,11 @@ impl Imports for Call<'_> {
 
     fn now_ms(&self) -> u64 {
         self.bus.now_ms
+    }
+
+    fn http_send(&self, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
+        self.staged.borrow_mut().requests.push(request.clone());
+        self.bus.outside.send(request)
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::policy::http::UrlError;
 use crate::topic::TopicError;
 
 /// Why a manifest is refused.
@@ -46,6 +47,18 @@ pub enum ManifestProblem {
     Topic { value: String, error: TopicError },
     #[error("`{value}` is there twice")]
     Twice { value: String },
+    #[error("`{value}` cannot be granted: {error}")]
+    Url { value: String, error: UrlError },
+    #[error("`{value}` is not of the public internet; if it is meant, grant it with `private = true`")]
+    Private { value: String },
+    #[error("`{name}` is in [config] too; a name is one or the other")]
+    ConfigToo { name: String },
+    #[error("[secrets] has no `{name}`")]
+    NoSecret { name: String },
+    #[error("no grant under [grants] names it in its `secrets`, so it could go nowhere")]
+    UnusedSecret,
+    #[error("secrets go over https, or to a grant that is `private`; `{origin}` is neither")]
+    Plaintext { origin: String },
 }
 
 fn display_key(key: &str) -> String {
@@ -221,6 +234,14 @@ impl<'a> Value<'a> {
             nearest: nearest(text, &words),
         };
         Err(self.error(problem))
+    }
+
+    pub(super) fn is_table(&self) -> bool {
+        self.value.get_ref().is_table()
+    }
+
+    pub(super) fn truth(&self) -> Result<bool, ManifestError> {
+        self.value.get_ref().as_bool().ok_or_else(|| self.wrong_type("true or false"))
     }
 
     pub(super) fn is_whole(&self) -> bool {
