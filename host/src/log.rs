@@ -12,6 +12,7 @@
 pub mod disk;
 pub mod position;
 pub mod redb_log;
+pub mod removal;
 pub mod sequencer;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::message::{Event, Millis, Offset, Sequence, SharedMessage, TopicId};
 use crate::outcome::{DeadReason, Digest, Excuse, History};
 use crate::topic::{TopicFilter, TopicName};
 use position::Position;
+use removal::{Reach, Removal, Standing, Stretch};
 
 /// Counts transactions in the order in which they were sequenced, from 1. Not kept over a restart.
 pub type TxnNumber = u64;
@@ -94,6 +96,23 @@ pub trait Log: Send + Sync + 'static {
 
     /// One topic, as of the last sync.
     fn topic(&self, name: &str) -> Option<TopicInfo>;
+
+    /// The sequence and offset of a topic's first message that is still there, as of the last sync.
+    fn first_retained(&self, topic: TopicId) -> Result<Option<(Sequence, Offset)>, ReadError>;
+
+    /// Where synced messages of topics are stored that all stand below an offset, which is given for each
+    /// topic. In order, from `from` on, at most `limit`.
+    fn stretches(&self, topics: &[(TopicId, Offset)], from: Offset, limit: usize) -> Result<Vec<Stretch>, ReadError>;
+
+    /// The synced messages that stand in a stretch, in order.
+    fn survey(&self, stretch: Stretch) -> Result<Vec<Standing>, ReadError>;
+
+    /// The offsets in stretches, which are in order, of which a subscription has a synced row: messages in
+    /// retry, held or dead. Ascending.
+    fn pinned(&self, stretches: &[Stretch]) -> Result<Vec<Offset>, ReadError>;
+
+    /// What each subscription takes, and how far it has come, as of the last sync.
+    fn reaches(&self) -> Result<Vec<Reach>, ReadError>;
 
     /// The offset of a topic's message, or of the first one after it that is there.
     fn locate(&self, topic: &str, sequence: Sequence) -> Result<Offset, ReadError>;
@@ -192,6 +211,9 @@ pub enum CommitError {
     /// A subscription of this name is there already.
     #[error("a subscription named `{name}` is there already")]
     NameTaken { name: String },
+    /// A removal was planned before somebody began to need what it takes.
+    #[error("subscription `{subscription}` still needs messages of `{topic}` that were to be removed")]
+    StillNeeded { subscription: String, topic: String },
     /// Too little room is left on the disk to take messages from outside.
     #[error("{free_bytes} bytes are free on the data folder's disk; below {min_bytes} no message is accepted")]
     NoRoom { free_bytes: u64, min_bytes: u64 },
@@ -419,6 +441,8 @@ pub enum Change {
     RemoveSubscription { id: SubscriptionId },
     /// Records what a consumer runs, or forgets it where `None`.
     SetPlugin { stem: String, record: Option<PluginRecord> },
+    /// Takes messages out of the log.
+    RemoveMessages(Removal),
 }
 
 /// What is kept of a subscription besides its account. The policy is the manifest's, not the log's.
@@ -484,8 +508,11 @@ pub struct TopicInfo {
     /// The sequence of its newest message; also how many were ever published to it.
     pub last_sequence: Sequence,
     pub last_offset: Offset,
-    /// Bytes of its messages, closely enough for limits.
+    /// Messages that are still there, and their bytes as [`Event::bytes`] counts them.
+    pub messages: u64,
     pub bytes: u64,
+    /// The offset after the last message of it that was removed; from there on none is missing.
+    pub gaps_end: Offset,
 }
 
 /// What the log holds when a bus starts.
@@ -522,6 +549,9 @@ pub enum ReadError {
     /// A stored value does not match its checksum or cannot be decoded.
     #[error("damaged: {what} in table `{table}`")]
     Damaged { table: &'static str, what: String },
+    /// The message was removed.
+    #[error("the message at offset {offset} is no longer retained")]
+    Removed { offset: Offset },
     /// A message is not there, and no removal recorded it.
     #[error("damaged: the message at offset {offset} is missing")]
     Missing { offset: Offset },
@@ -546,5 +576,10 @@ pub struct LogFigures {
     pub free_bytes_min: u64,
     pub appended_messages: u64,
     pub appended_bytes: u64,
+    /// Messages that retention took out since the start, and their bytes.
+    pub removed_messages: u64,
+    pub removed_bytes: u64,
+    /// Bytes of all messages that are there.
+    pub message_bytes: u64,
     pub accepting: bool,
 }

@@ -149,7 +149,10 @@ impl From<CommitError> for PublishError {
             CommitError::NoRoom { free_bytes, min_bytes } => Self::NoRoom { free_bytes, min_bytes },
             CommitError::Busy { unsynced_bytes } => Self::Busy { unsynced_bytes },
             CommitError::Stopped => Self::Stopping,
-            CommitError::Conflict { .. } | CommitError::StaleEpoch { .. } | CommitError::NameTaken { .. } => {
+            CommitError::Conflict { .. }
+            | CommitError::StaleEpoch { .. }
+            | CommitError::NameTaken { .. }
+            | CommitError::StillNeeded { .. } => {
                 unreachable!("a publish expects nothing: {error}")
             }
         }

@@ -224,7 +224,10 @@ impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         match &error {
             ReadError::UnknownTopic { topic } => Self::new(&UNKNOWN_TOPIC, &error).facts(json!({ "topic": topic })),
-            ReadError::Damaged { .. } | ReadError::Missing { .. } | ReadError::Io { .. } => {
+            ReadError::Damaged { .. }
+            | ReadError::Missing { .. }
+            | ReadError::Removed { .. }
+            | ReadError::Io { .. } => {
                 // Tables and paths are the operator's business.
                 tracing::error!("a request could not be answered: {error}");
                 Self::new(&DAMAGED, "the log of the bus could not be read")

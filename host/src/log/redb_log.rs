@@ -16,8 +16,10 @@ mod open;
 mod queue;
 mod reader;
 mod recent;
+mod removing;
 mod rows;
 mod space;
+mod survey;
 mod tables;
 mod topic_choice;
 mod writer;
@@ -32,13 +34,14 @@ use redb::{Database, ReadTransaction};
 use uuid::Uuid;
 
 use super::disk::{DiskState, FolderError};
+use super::removal::{Reach, Standing, Stretch};
 use super::{
     Batch, CommitError, DeadLetter, HeldAt, HeldRow, Listener, Loaded, Log, LogFailure, LogFigures, ReadBounds,
     ReadError, ReadPin, RetryRow, Selection, Sequenced, StateEntries, SubscriptionId, SyncWaiter, TopicInfo, Txn,
     TxnNumber,
 };
 use crate::limits;
-use crate::message::{Millis, Offset, Sequence, SharedMessage};
+use crate::message::{Millis, Offset, Sequence, SharedMessage, TopicId};
 use block_cache::BlockCache;
 use figures::Meter;
 use queue::{Ending, Queue};
@@ -218,6 +221,26 @@ impl Log for RedbLog {
 
     fn topic(&self, name: &str) -> Option<TopicInfo> {
         self.inner.visible.read().topic(name).cloned()
+    }
+
+    fn first_retained(&self, topic: TopicId) -> Result<Option<(Sequence, Offset)>, ReadError> {
+        self.inner.first_retained(topic)
+    }
+
+    fn stretches(&self, topics: &[(TopicId, Offset)], from: Offset, limit: usize) -> Result<Vec<Stretch>, ReadError> {
+        self.inner.stretches(topics, from, limit)
+    }
+
+    fn survey(&self, stretch: Stretch) -> Result<Vec<Standing>, ReadError> {
+        self.inner.survey(stretch)
+    }
+
+    fn pinned(&self, stretches: &[Stretch]) -> Result<Vec<Offset>, ReadError> {
+        self.inner.pinned(stretches)
+    }
+
+    fn reaches(&self) -> Result<Vec<Reach>, ReadError> {
+        self.inner.reaches()
     }
 
     fn locate(&self, topic: &str, sequence: Sequence) -> Result<Offset, ReadError> {

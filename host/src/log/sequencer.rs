@@ -21,8 +21,8 @@ use overlay::{Rows, StateOverlay};
 use recent_writes::RecentWrites;
 
 use super::{
-    Change, CommitError, Counts, HeldAt, HeldRow, Placed, PluginRecord, RetryRow, Sequenced, Settlement, StateRead,
-    SubscriptionId, SubscriptionRecord, SyncWaiter, TopicInfo, Txn, TxnNumber,
+    Change, CommitError, Counts, HeldAt, HeldRow, Placed, PluginRecord, Removal, RetryRow, Sequenced, Settlement,
+    StateRead, SubscriptionId, SubscriptionRecord, SyncWaiter, TopicInfo, Txn, TxnNumber,
 };
 use crate::message::{Event, Message, Millis, Offset, SharedMessage, TopicId};
 use crate::topic::TopicName;
@@ -78,6 +78,16 @@ pub(crate) struct Sequencer {
 struct Topic {
     info: TopicInfo,
     noted_in: u64,
+}
+
+impl Topic {
+    /// Has its figures written with the group that gathers.
+    fn note(&mut self, id: TopicId, group_number: u64, gathering: &mut Group) {
+        if self.noted_in != group_number {
+            self.noted_in = group_number;
+            gathering.noted_topics.push(id);
+        }
+    }
 }
 
 struct Account {
@@ -178,6 +188,24 @@ impl Sequencer {
                     removed.push(*id);
                 }
                 Change::SetPlugin { .. } => {}
+                Change::RemoveMessages(removal) => self.check_removal(removal)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a removal that was planned before a subscription came to need what it takes. That is a
+    /// second lock on the door: who plans one keeps operators' commands out until it is synced. What stands
+    /// in a row is not known here; the plan answers for it (see [`Removal`]).
+    fn check_removal(&self, removal: &Removal) -> Result<(), CommitError> {
+        for removed in &removal.topics {
+            let topic = &self.topics[removed.topic.0 as usize].info.name;
+            for account in self.accounts.values() {
+                let from = account.record.selection.from_offset(topic.as_str());
+                if from.is_some_and(|from| from.max(account.position.floor()) < removed.end) {
+                    let (subscription, topic) = (account.name.clone(), topic.to_string());
+                    return Err(CommitError::StillNeeded { subscription, topic });
+                }
             }
         }
         Ok(())
@@ -230,11 +258,9 @@ impl Sequencer {
         self.next_offset += 1;
         topic.info.last_sequence += 1;
         topic.info.last_offset = offset;
+        topic.info.messages += 1;
         topic.info.bytes += event.bytes() as u64;
-        if topic.noted_in != self.group_number {
-            topic.noted_in = self.group_number;
-            self.gathering.noted_topics.push(id);
-        }
+        topic.note(id, self.group_number, &mut self.gathering);
         // All messages of a topic share one copy of its name.
         event.topic = topic.info.name.clone();
         let sequence = topic.info.last_sequence;
@@ -246,7 +272,8 @@ impl Sequencer {
     fn create_topic(&mut self, name: TopicName, created_ms: Millis) -> TopicId {
         let id = TopicId(u32::try_from(self.topics.len()).expect("there are fewer than 2^32 topics"));
         self.topic_ids.insert(name.as_str().into(), id);
-        let info = TopicInfo { id, name, created_ms, last_sequence: 0, last_offset: 0, bytes: 0 };
+        let info =
+            TopicInfo { id, name, created_ms, last_sequence: 0, last_offset: 0, messages: 0, bytes: 0, gaps_end: 0 };
         self.topics.push(Topic { info, noted_in: 0 });
         id
     }
@@ -307,6 +334,18 @@ impl Sequencer {
             }
             Change::SetPlugin { stem, record } => {
                 self.gathering.plugins.push((stem, record));
+                None
+            }
+            Change::RemoveMessages(removal) => {
+                for removed in &removal.topics {
+                    let topic = &mut self.topics[removed.topic.0 as usize];
+                    let less = |count: &mut u64, by| *count = count.checked_sub(by).expect("what goes was there");
+                    less(&mut topic.info.messages, removed.messages);
+                    less(&mut topic.info.bytes, removed.bytes);
+                    topic.info.gaps_end = topic.info.gaps_end.max(removed.end);
+                    topic.note(removed.topic, self.group_number, &mut self.gathering);
+                }
+                self.gathering.removals.push(removal);
                 None
             }
         }

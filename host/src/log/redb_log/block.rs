@@ -6,8 +6,8 @@
 //! acceptance (as the signed difference to the first), hops, id, source, type, subject, key, content
 //! type, attributes, and the data, which is the rest. The topic's name is in the `topics` table.
 //!
-//! Where retention removes messages, it rewrites the block under its own key with the others: the span
-//! stays, so that what was removed differs from what is missing.
+//! Where messages are removed, the block is written anew under its own key with the others ([`without`]):
+//! the span stays, so that what was removed differs from what is missing.
 
 use std::sync::Arc;
 
@@ -52,20 +52,68 @@ pub(super) fn pack(messages: &[SharedMessage]) -> Vec<Packed> {
             }
             put_number(&mut entries, entry.len() as u64);
             entries.extend_from_slice(&entry);
-            topics.add(message);
+            topics.add(message.topic_id, message.offset, message.sequence);
             taken += 1;
         }
-        let mut stored = Vec::with_capacity(CHECKSUM_BYTES + HEADER_BYTES + entries.len());
-        stored.resize(CHECKSUM_BYTES, 0);
-        put_number(&mut stored, rest[taken - 1].offset + 1 - front.offset);
-        put_number(&mut stored, taken as u64);
-        put_number(&mut stored, front.accepted_ms);
-        put_number(&mut stored, rest[taken - 1].accepted_ms);
-        stored.extend_from_slice(&entries);
+        let last = &rest[taken - 1];
+        let header =
+            Header { end: last.offset + 1, messages: taken, first_ms: front.accepted_ms, last_ms: last.accepted_ms };
+        let stored = whole(front.offset, header, &entries);
         blocks.push(Packed { first: front.offset, stored, topics: topics.entries });
         rest = &rest[taken..];
     }
     blocks
+}
+
+/// A block's value, with room for the checksum in front.
+fn whole(first: Offset, header: Header, entries: &[u8]) -> Vec<u8> {
+    let mut stored = Vec::with_capacity(CHECKSUM_BYTES + HEADER_BYTES + entries.len());
+    stored.resize(CHECKSUM_BYTES, 0);
+    put_number(&mut stored, header.end - first);
+    put_number(&mut stored, header.messages as u64);
+    put_number(&mut stored, header.first_ms);
+    put_number(&mut stored, header.last_ms);
+    stored.extend_from_slice(entries);
+    stored
+}
+
+/// What is left of a block.
+pub(super) struct Remainder {
+    /// With room for the checksum in front; `None` where no message is left.
+    pub(super) stored: Option<Vec<u8>>,
+    /// All topics that it had messages of, with what it has of them now.
+    pub(super) topics: Vec<(TopicId, Option<TopicBlock>)>,
+}
+
+/// A block without some of its messages. Its span and times stay; so what is found by time is found still.
+pub(super) fn without(first: Offset, value: &[u8], is_gone: impl Fn(Offset) -> bool) -> Result<Remainder, Malformed> {
+    let (header, found) = open(first, value)?;
+    let mut entries = Vec::with_capacity(value.len());
+    let mut left = 0;
+    let mut next = first;
+    let mut topics = TopicBlocks::default();
+    let mut all = Vec::new();
+    let mut front = Vec::new();
+    for entry in found {
+        let entry = entry?;
+        if !all.contains(&entry.topic) {
+            all.push(entry.topic);
+        }
+        if is_gone(entry.offset) {
+            continue;
+        }
+        front.clear();
+        put_number(&mut front, entry.offset - next);
+        put_number(&mut entries, (front.len() + entry.tail.len()) as u64);
+        entries.extend_from_slice(&front);
+        entries.extend_from_slice(entry.tail);
+        topics.add(entry.topic, entry.offset, entry.sequence);
+        next = entry.offset + 1;
+        left += 1;
+    }
+    let stored = (left > 0).then(|| whole(first, Header { messages: left, ..header }, &entries));
+    let of = |topic: TopicId| (topic, topics.places.get(&topic).map(|place| topics.entries[*place].1));
+    Ok(Remainder { stored, topics: all.into_iter().map(of).collect() })
 }
 
 /// Gathers the index rows of one block.
@@ -76,21 +124,16 @@ struct TopicBlocks {
 }
 
 impl TopicBlocks {
-    fn add(&mut self, message: &Message) {
-        let place = *self.places.entry(message.topic_id).or_insert(self.entries.len());
+    fn add(&mut self, topic: TopicId, offset: Offset, sequence: Sequence) {
+        let place = *self.places.entry(topic).or_insert(self.entries.len());
         match self.entries.get_mut(place) {
             Some((_, entry)) => {
                 entry.messages += 1;
-                entry.last = message.offset;
+                entry.last = offset;
             }
             None => {
-                let entry = TopicBlock {
-                    first_sequence: message.sequence,
-                    messages: 1,
-                    first: message.offset,
-                    last: message.offset,
-                };
-                self.entries.push((message.topic_id, entry));
+                let entry = TopicBlock { first_sequence: sequence, messages: 1, first: offset, last: offset };
+                self.entries.push((topic, entry));
             }
         }
     }
@@ -135,6 +178,8 @@ pub(super) struct Entry<'a> {
     pub(super) topic: TopicId,
     pub(super) sequence: Sequence,
     pub(super) accepted_ms: Millis,
+    /// All of the entry behind the offset.
+    tail: &'a [u8],
     rest: Decoder<'a>,
 }
 
@@ -165,10 +210,11 @@ impl<'a> Entries<'a> {
             return Err(Malformed("a message is outside its span"));
         }
         self.next = offset + 1;
+        let tail = rest.remaining();
         let topic = TopicId(rest.small()?);
         let sequence = rest.number()?;
         let accepted_ms = self.header.first_ms.wrapping_add(rest.signed()? as u64);
-        Ok(Entry { offset, topic, sequence, accepted_ms, rest })
+        Ok(Entry { offset, topic, sequence, accepted_ms, tail, rest })
     }
 }
 

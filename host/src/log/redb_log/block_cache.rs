@@ -32,6 +32,9 @@ impl DecodedBlock {
 }
 
 /// The blocks read last, bounded in bytes; the one that came first goes first.
+///
+/// A block that is written anew is forgotten. Whoever read it from an older snapshot may want to insert it
+/// afterwards; so an insertion says of which [`BlockCache::edition`] its reader knew before it read.
 pub(super) struct BlockCache {
     /// Held for a look-up or an insertion, not while a block is read or decoded.
     blocks: Mutex<Blocks>,
@@ -43,6 +46,7 @@ struct Blocks {
     by_first: BTreeMap<Offset, (Arc<DecodedBlock>, usize)>,
     order: VecDeque<Offset>,
     bytes: usize,
+    edition: u64,
 }
 
 impl BlockCache {
@@ -57,12 +61,36 @@ impl BlockCache {
         (offset < block.end).then(|| block.clone())
     }
 
-    pub(super) fn insert(&self, block: Arc<DecodedBlock>) {
+    /// Counts how often blocks were written anew. Asked before a snapshot is taken to read from.
+    pub(super) fn edition(&self) -> u64 {
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner).edition
+    }
+
+    /// Forgets the blocks that account for parts of these ranges, and what is still being read.
+    pub(super) fn forget(&self, ranges: &[(Offset, Offset)]) {
+        let mut forgotten = Vec::new();
+        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        blocks.edition += 1;
+        for &(from, to) in ranges {
+            while let Some((&first, (block, _))) = blocks.by_first.range(..to).next_back() {
+                if block.end <= from {
+                    break;
+                }
+                let (block, bytes) = blocks.by_first.remove(&first).expect("it was just found");
+                blocks.bytes -= bytes;
+                blocks.order.retain(|one| *one != first);
+                forgotten.push(block);
+            }
+        }
+        drop(blocks);
+    }
+
+    pub(super) fn insert(&self, block: Arc<DecodedBlock>, edition: u64) {
         let bytes = block.bytes();
         let mut evicted = Vec::new();
         let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
         let first = block.first;
-        if bytes > self.bytes_max || blocks.by_first.contains_key(&first) {
+        if bytes > self.bytes_max || blocks.by_first.contains_key(&first) || blocks.edition != edition {
             return;
         }
         blocks.by_first.insert(first, (block, bytes));

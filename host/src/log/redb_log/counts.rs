@@ -7,8 +7,8 @@ use super::Inner;
 use super::blocks::Blocks;
 use super::messages::INDEXED_TOPICS_MAX;
 use super::topic_choice::TopicChoice;
-use crate::log::{ReadError, Selection};
-use crate::message::{Offset, Sequence, TopicId};
+use crate::log::{ReadError, Selection, TopicInfo};
+use crate::message::{Offset, TopicId};
 
 /// A range of at most this many offsets is counted entry by entry where many topics are taken: of the ranges
 /// that a position has not passed most are short, and there may be thousands.
@@ -16,8 +16,7 @@ const SCANNED_OFFSETS_MAX: u64 = 1_024;
 
 /// A topic that may have messages to be counted.
 struct Counted {
-    last_sequence: Sequence,
-    last: Offset,
+    topic: TopicInfo,
     /// From where on its messages are taken; `None` where the selection does not take the topic.
     start: Option<Offset>,
 }
@@ -26,7 +25,7 @@ impl Inner {
     pub(super) fn count(&self, selection: &Selection, ranges: &[(Offset, Offset)]) -> Result<u64, ReadError> {
         let mut count = 0;
         let mut stored = Vec::new();
-        let topics: HashMap<TopicId, Counted> = {
+        let chosen: Vec<(TopicId, Option<Offset>)> = {
             let view = self.visible.read();
             let mut choice = TopicChoice::new(selection);
             for &(from, to) in ranges {
@@ -42,16 +41,15 @@ impl Inner {
             }
             let Some(&(first, _)) = stored.first() else { return Ok(count) };
             let there = view.topics().iter().filter(|topic| topic.last_sequence > 0 && topic.last_offset >= first);
-            let counted = |topic: &crate::log::TopicInfo| Counted {
-                last_sequence: topic.last_sequence,
-                last: topic.last_offset,
-                start: selection.from_offset(topic.name.as_str()),
-            };
-            there.map(|topic| (topic.id, counted(topic))).collect()
+            there.map(|topic| (topic.id, selection.from_offset(topic.name.as_str()))).collect()
         };
+        let blocks = self.noted(Blocks::open(self))?;
+        let mut topics = HashMap::new();
+        for (id, start) in chosen {
+            // As of what is read now: some of it may have been removed meanwhile.
+            topics.insert(id, Counted { topic: self.noted(blocks.topic(id))?, start });
+        }
         let few = topics.values().filter(|topic| topic.start.is_some()).count() <= INDEXED_TOPICS_MAX;
-        let read = self.snapshot();
-        let blocks = self.noted(Blocks::open(self, &read))?;
         for (from, to) in stored {
             count += self.noted(if to - from <= SCANNED_OFFSETS_MAX && !few {
                 count_entries(&blocks, &topics, from, to)
@@ -88,30 +86,25 @@ fn count_by_index(
     from: Offset,
     to: Offset,
 ) -> Result<u64, ReadError> {
-    // Messages of a topic in `[start, to)`.
-    let within = |id: TopicId, topic: &Counted, start: Offset| -> Result<u64, ReadError> {
-        let after = |offset: Offset| -> Result<Sequence, ReadError> {
-            if offset > topic.last { Ok(topic.last_sequence + 1) } else { blocks.first_sequence(id, offset) }
-        };
-        if start >= to || start > topic.last { Ok(0) } else { Ok(after(to)?.saturating_sub(after(start)?)) }
-    };
-    let (whole, others): (Vec<_>, Vec<_>) =
-        topics.iter().partition(|(_, topic)| topic.start.is_some_and(|start| start <= from));
+    let (whole, others): (Vec<&Counted>, Vec<&Counted>) =
+        topics.values().partition(|topic| topic.start.is_some_and(|start| start <= from));
+    let within = |one: &Counted, start: Offset| blocks.count(&one.topic, start, to);
     let mut count = 0;
-    // Offsets have no gaps, so where most of many topics are wanted, the others are subtracted.
-    if whole.len() > INDEXED_TOPICS_MAX + others.len() {
+    // Where no offset is missing and most of many topics are wanted, the others are subtracted.
+    let is_dense = topics.values().all(|one| one.topic.gaps_end <= from);
+    if is_dense && whole.len() > INDEXED_TOPICS_MAX + others.len() {
         count = to - from;
-        for (id, topic) in &others {
-            count = count.saturating_sub(within(**id, topic, from)?);
+        for topic in &others {
+            count = count.saturating_sub(within(topic, from)?);
         }
     } else {
-        for (id, topic) in &whole {
-            count += within(**id, topic, from)?;
+        for topic in &whole {
+            count += within(topic, from)?;
         }
     }
-    for (id, topic) in others {
+    for topic in others {
         if let Some(start) = topic.start {
-            count += within(*id, topic, start)?;
+            count += within(topic, start)?;
         }
     }
     Ok(count)

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Inner;
 use crate::log::LogFigures;
 use crate::log::disk::free_bytes;
+use crate::log::removal::Removal;
 use crate::log::sequencer::Group;
 
 /// Upper bounds of the sync histogram, in seconds.
@@ -25,6 +26,8 @@ struct Counted {
     sync_seconds_sum: f64,
     messages: u64,
     bytes: u64,
+    removed_messages: u64,
+    removed_bytes: u64,
 }
 
 impl Meter {
@@ -38,6 +41,8 @@ impl Meter {
         }
         counted.messages += group.messages.len() as u64;
         counted.bytes += bytes as u64;
+        counted.removed_messages += group.removals.iter().map(Removal::messages).sum::<u64>();
+        counted.removed_bytes += group.removals.iter().map(Removal::bytes).sum::<u64>();
     }
 }
 
@@ -56,6 +61,9 @@ impl Inner {
             free_bytes_min: self.space.free_bytes_min(),
             appended_messages: counted.messages,
             appended_bytes: counted.bytes,
+            removed_messages: counted.removed_messages,
+            removed_bytes: counted.removed_bytes,
+            message_bytes: self.visible.read().message_bytes(),
             accepting: self.space.check().is_ok(),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Inner;
 use super::block_cache::DecodedBlock;
-use super::blocks::Blocks;
+use super::blocks::{Blocks, Place};
 use super::topic_choice::{Chosen, TopicChoice, chosen_topics};
 use crate::log::{Batch, ReadBounds, ReadError, Selection};
 use crate::message::{Millis, Offset, Sequence, SharedMessage, TopicId};
@@ -69,8 +69,7 @@ impl Inner {
         to: Offset,
         filling: &mut Filling,
     ) -> Result<Offset, ReadError> {
-        let read = self.snapshot();
-        let blocks = Blocks::open(self, &read)?;
+        let blocks = Blocks::open(self)?;
         let few = chosen.len() <= INDEXED_TOPICS_MAX;
         let mut ahead = Ahead::new(chosen);
         let mut at = from;
@@ -104,7 +103,13 @@ impl Inner {
                     Ok(())
                 })?
             } else {
-                let block = blocks.block(at)?;
+                let block = match blocks.block(at)? {
+                    Place::Block(block) => block,
+                    Place::Removed { until } => {
+                        at = until;
+                        continue;
+                    }
+                };
                 for message in block.from(at).iter().take_while(|message| message.offset < to) {
                     if choice.takes(message.topic_id, message.offset, || message.event.topic.as_str()) {
                         found = true;
@@ -134,8 +139,7 @@ impl Inner {
             offsets.iter().map(|offset| view.recent_message(*offset).cloned()).collect()
         };
         if found.iter().any(Option::is_none) {
-            let read = self.snapshot();
-            let blocks = self.noted(Blocks::open(self, &read))?;
+            let blocks = self.noted(Blocks::open(self))?;
             let mut block: Option<Arc<DecodedBlock>> = None;
             for (place, &offset) in found.iter_mut().zip(offsets) {
                 if place.is_some() {
@@ -143,9 +147,13 @@ impl Inner {
                 }
                 let current = match block.take().filter(|block| (block.first..block.end).contains(&offset)) {
                     Some(block) => block,
-                    None => self.noted(blocks.block(offset))?,
+                    None => match self.noted(blocks.block(offset))? {
+                        Place::Block(block) => block,
+                        Place::Removed { .. } => return Err(ReadError::Removed { offset }),
+                    },
                 };
-                *place = Some(current.message(offset).ok_or(ReadError::Missing { offset })?.clone());
+                // The block accounts for it, so it has been there.
+                *place = Some(current.message(offset).ok_or(ReadError::Removed { offset })?.clone());
                 block = Some(current);
             }
         }
@@ -161,14 +169,12 @@ impl Inner {
         if sequence > last_sequence {
             return Ok(end);
         }
-        let read = self.snapshot();
-        self.noted(Blocks::open(self, &read).and_then(|blocks| blocks.locate(id, sequence, end)))
+        self.noted(Blocks::open(self).and_then(|blocks| blocks.locate(id, sequence, end)))
     }
 
     pub(super) fn offset_at(&self, time_ms: Millis) -> Result<Offset, ReadError> {
         let end = self.visible.read().end();
-        let read = self.snapshot();
-        self.noted(Blocks::open(self, &read).and_then(|blocks| blocks.offset_at(time_ms, end)))
+        self.noted(Blocks::open(self).and_then(|blocks| blocks.offset_at(time_ms, end)))
     }
 }
 
@@ -235,8 +241,11 @@ impl Ahead {
             let next = match *known {
                 Some(known) if known.offset >= from => known,
                 _ => {
-                    let entry = blocks.entry_from(chosen.topic, from)?;
-                    let (_, entry) = entry.ok_or(ReadError::Missing { offset: chosen.last })?;
+                    let Some((_, entry)) = blocks.entry_from(chosen.topic, from)? else {
+                        blocks.expect_removed(chosen.topic, chosen.last)?;
+                        chosen.from = Offset::MAX;
+                        continue;
+                    };
                     Next { offset: entry.first.max(from), messages: entry.messages }
                 }
             };

@@ -8,13 +8,14 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageBa
 use uuid::Uuid;
 
 use super::block_cache::BlockCache;
+use super::blocks::removed_end;
 use super::figures::Meter;
 use super::queue::Queue;
 use super::recent::Visible;
 use super::space::Space;
 use super::tables::{
     self, ACCOUNTS, BLOCKS, BUS_IDS, CHECKSUM_BYTES, FORMAT_VERSION, META, META_FORMAT, META_NEXT_SUBSCRIPTION,
-    SUBSCRIPTIONS, TOPICS, Table, offset_key, parse_offset_key,
+    REMOVED, SUBSCRIPTIONS, TOPICS, Table, offset_key, parse_offset_key,
 };
 use super::{Inner, OpenError, OpenOptions, RedbLog, block, encoding, reader, rows};
 use crate::limits::MIB;
@@ -196,7 +197,7 @@ fn recover(read: &ReadTransaction) -> Result<Recovered, ReadError> {
     Ok(Recovered { next_offset, next_subscription, topics, subscriptions })
 }
 
-type StoredSubscription = (SubscriptionId, String, SubscriptionRecord, Position, Counts);
+pub(super) type StoredSubscription = (SubscriptionId, String, SubscriptionRecord, Position, Counts);
 
 /// All subscriptions by id, with their accounts.
 pub(super) fn subscriptions(read: &ReadTransaction) -> Result<Vec<StoredSubscription>, ReadError> {
@@ -217,18 +218,25 @@ pub(super) fn subscriptions(read: &ReadTransaction) -> Result<Vec<StoredSubscrip
     Ok(subscriptions)
 }
 
-/// The last block must end where the topics say that the log does.
+/// The last block, or a removed range behind it, must end where the topics say that the log does.
 fn check_end(read: &ReadTransaction, next_offset: u64) -> Result<(), ReadError> {
     let io = reader::storage_error(&BLOCKS);
+    let removed = read.open_table(REMOVED.definition).map_err(|error| io(error.into()))?;
+    let removed = removed.last().map_err(|error| io(error.into()))?;
+    let removed = removed.map_or(Ok(0), |(key, stored)| removed_end(key.value(), stored.value()))?;
     let blocks = read.open_table(BLOCKS.definition).map_err(|error| io(error.into()))?;
-    let Some((key, stored)) = blocks.last().map_err(|error| io(error.into()))? else {
-        return if next_offset == 0 { Ok(()) } else { Err(ReadError::Missing { offset: next_offset - 1 }) };
+    let end = match blocks.last().map_err(|error| io(error.into()))? {
+        None => 0,
+        Some((key, stored)) => {
+            let first = parse_offset_key(key.value()).ok_or_else(|| BLOCKS.damaged(key.value(), "its key is none"))?;
+            // A block that is damaged within is named when it is read, and does not keep the rest from service.
+            let Ok(value) = BLOCKS.verify(key.value(), stored.value()) else { return Ok(()) };
+            let (header, _) = block::open(first, value).map_err(|error| BLOCKS.damaged(key.value(), error.0))?;
+            header.end
+        }
     };
-    let first = parse_offset_key(key.value()).ok_or_else(|| BLOCKS.damaged(key.value(), "its key is none"))?;
-    // A block that is damaged within is named when it is read, and does not keep the rest from service.
-    let Ok(value) = BLOCKS.verify(key.value(), stored.value()) else { return Ok(()) };
-    let (header, _) = block::open(first, value).map_err(|error| BLOCKS.damaged(key.value(), error.0))?;
-    if header.end == next_offset { Ok(()) } else { Err(ReadError::Missing { offset: header.end.min(next_offset) }) }
+    let end = end.max(removed);
+    if end == next_offset { Ok(()) } else { Err(ReadError::Missing { offset: end.min(next_offset.saturating_sub(1)) }) }
 }
 
 fn bus_ids(read: &ReadTransaction) -> Result<Vec<(u64, Uuid)>, ReadError> {

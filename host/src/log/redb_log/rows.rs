@@ -38,10 +38,12 @@ pub(super) fn topic_block(block: Offset, bytes: &[u8]) -> Result<TopicBlock, Mal
     Ok(TopicBlock { first_sequence, messages, first, last })
 }
 
-/// Layout: name, creation, last sequence, last offset, bytes.
+/// Layout: name, creation, last sequence, last offset, messages, bytes, the end of its gaps.
 pub(super) fn put_topic(out: &mut Vec<u8>, topic: &TopicInfo) {
     put_text(out, topic.name.as_str());
-    for number in [topic.created_ms, topic.last_sequence, topic.last_offset, topic.bytes] {
+    for number in
+        [topic.created_ms, topic.last_sequence, topic.last_offset, topic.messages, topic.bytes, topic.gaps_end]
+    {
         put_number(out, number);
     }
 }
@@ -49,10 +51,10 @@ pub(super) fn put_topic(out: &mut Vec<u8>, topic: &TopicInfo) {
 pub(super) fn topic(id: TopicId, bytes: &[u8]) -> Result<TopicInfo, Malformed> {
     let mut decoder = Decoder::new(bytes);
     let name = TopicName::any(decoder.text()?).map_err(|_| Malformed("its name is no topic's"))?;
-    let [created_ms, last_sequence, last_offset, bytes] =
-        [decoder.number()?, decoder.number()?, decoder.number()?, decoder.number()?];
+    let [created_ms, last_sequence, last_offset] = [decoder.number()?, decoder.number()?, decoder.number()?];
+    let [messages, bytes, gaps_end] = [decoder.number()?, decoder.number()?, decoder.number()?];
     decoder.end()?;
-    Ok(TopicInfo { id, name, created_ms, last_sequence, last_offset, bytes })
+    Ok(TopicInfo { id, name, created_ms, last_sequence, last_offset, messages, bytes, gaps_end })
 }
 
 /// Layout: name, consumer, creation, epoch, filters (each a text and the offset it begins at).

@@ -36,14 +36,21 @@ pub(super) const META: Table = table("meta");
 pub(super) const BUS_IDS: Table = table("bus_ids");
 
 /// Key: topic id.
-/// Value: name, creation, last sequence, last offset, bytes.
+/// Value: name, creation, last sequence, last offset, messages and bytes that are there, the end of its gaps.
 /// Present while: always, from the topic's first message on; ids have no gaps.
 pub(super) const TOPICS: Table = table("topics");
 
 /// Key: the first offset that the block accounts for.
 /// Value: consecutive messages, packed; see [`super::block`].
-/// Present while: one of its messages is retained.
+/// Present while: one of its messages is retained. Where some were removed, it is written anew under its own
+/// key, and accounts for them as before: what its span has and its messages leave out was removed.
 pub(super) const BLOCKS: Table = table("blocks");
+
+/// Key: the first offset of a range.
+/// Value: the offset after its last one.
+/// Present while: always, for blocks of which nothing is retained. Ranges that touch are one, so there is at
+/// most one row more than there are blocks. An offset that neither a block nor a range accounts for is damage.
+pub(super) const REMOVED: Table = table("removed");
 
 /// Key: topic id, the block's first offset.
 /// Value: first sequence, messages, first and last offset of the topic in this block.
@@ -86,11 +93,12 @@ pub(super) const STATE: Table = table("state");
 pub(super) const PLUGINS: Table = table("plugins");
 
 /// All of them: created together with the file, so that a reader never misses one.
-pub(super) const ALL: [&Table; 12] = [
+pub(super) const ALL: [&Table; 13] = [
     &META,
     &BUS_IDS,
     &TOPICS,
     &BLOCKS,
+    &REMOVED,
     &TOPIC_BLOCKS,
     &SUBSCRIPTIONS,
     &ACCOUNTS,
@@ -144,6 +152,7 @@ impl Table {
         };
         let described = match self.name {
             "blocks" => number(8).map(|first| format!("the block at offset {first}")),
+            "removed" => number(8).map(|first| format!("the removed range at offset {first}")),
             "bus_ids" => number(8).map(|first| format!("the bus id from offset {first} on")),
             "topics" => number(4).map(|id| format!("topic {id}")),
             "subscriptions" => number(4).map(|id| format!("the record of subscription {id}")),
@@ -220,6 +229,10 @@ pub(super) fn parse_offset_key(key: &[u8]) -> Option<Offset> {
 pub(super) fn parse_number_pair(key: &[u8]) -> Option<(u32, u64)> {
     let (first, second) = key.split_first_chunk::<4>()?;
     Some((u32::from_be_bytes(*first), parse_offset_key(second)?))
+}
+
+pub(super) fn parse_subscription_key(key: &[u8]) -> Option<SubscriptionId> {
+    Some(SubscriptionId(u32::from_be_bytes(key.try_into().ok()?)))
 }
 
 pub(super) fn parse_held_key(key: &[u8]) -> Option<HeldAt> {

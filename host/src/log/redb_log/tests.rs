@@ -6,6 +6,7 @@ mod failure;
 mod messages;
 mod opening;
 mod power_cut;
+mod removal;
 mod state;
 
 use std::sync::mpsc::{Receiver, Sender, channel};

@@ -8,6 +8,7 @@ use redb::{Durability, ReadableDatabase, WriteTransaction};
 
 use super::encoding::put_number;
 use super::queue::Wake;
+use super::removing::write_removals;
 use super::tables::{
     ACCOUNTS, BLOCKS, CHECKSUM_BYTES, DEAD, HELD, META, META_NEXT_SUBSCRIPTION, PLUGINS, RETRIES, STATE, SUBSCRIPTIONS,
     TOPIC_BLOCKS, TOPICS, Table, held_key, message_key, offset_key, state_key, subscription_key, topic_block_key,
@@ -74,8 +75,10 @@ impl Writer {
 
     /// Shows a durable group to readers, then to those who wait for it.
     fn publish(&self, group: Group) {
-        let Group { last, messages, topics, waiters, bytes, .. } = group;
-        drop(self.inner.visible.show(&messages, topics));
+        let Group { last, messages, topics, removals, waiters, bytes, .. } = group;
+        drop(self.inner.visible.show(&messages, topics, &removals));
+        // Before anybody is answered: an operator's command that comes next meets nothing that is gone.
+        removals.iter().for_each(|removal| self.inner.blocks.forget(&removal.ranges));
         // Only now may the overlay forget: readers who no longer find it there look at the disk.
         self.inner.queue.synced(last, bytes);
         for waiter in waiters {
@@ -92,6 +95,8 @@ impl Writer {
         }
         let mut write = self.inner.database.begin_write()?;
         write.set_durability(Durability::Immediate).expect("no savepoint forbids it");
+        // First, for it is about messages of earlier groups.
+        write_removals(&write, &group.removals)?;
         write_messages(&write, group)?;
         write_rows(&write, group)?;
         write_subscriptions(&write, group)?;
@@ -114,19 +119,19 @@ impl Drop for PanicGuard<'_> {
 }
 
 /// Puts and removes sealed values in one table.
-struct Sheet<'a> {
+pub(super) struct Sheet<'a> {
     table: &'static Table,
-    rows: redb::Table<'a, &'static [u8], &'static [u8]>,
+    pub(super) rows: redb::Table<'a, &'static [u8], &'static [u8]>,
     /// Reused, so that a row costs no allocation.
     stored: Vec<u8>,
 }
 
 impl<'a> Sheet<'a> {
-    fn open(write: &'a WriteTransaction, table: &'static Table) -> Result<Self, redb::Error> {
+    pub(super) fn open(write: &'a WriteTransaction, table: &'static Table) -> Result<Self, redb::Error> {
         Ok(Self { table, rows: write.open_table(table.definition)?, stored: Vec::new() })
     }
 
-    fn put(&mut self, key: &[u8], encode: impl FnOnce(&mut Vec<u8>)) -> Result<(), redb::Error> {
+    pub(super) fn put(&mut self, key: &[u8], encode: impl FnOnce(&mut Vec<u8>)) -> Result<(), redb::Error> {
         self.stored.clear();
         self.stored.resize(CHECKSUM_BYTES, 0);
         encode(&mut self.stored);
@@ -135,7 +140,7 @@ impl<'a> Sheet<'a> {
         Ok(())
     }
 
-    fn put_or_remove<T>(
+    pub(super) fn put_or_remove<T>(
         &mut self,
         key: &[u8],
         row: Option<&T>,
@@ -158,6 +163,13 @@ impl<'a> Sheet<'a> {
 }
 
 fn write_messages(write: &WriteTransaction, group: &Group) -> Result<(), redb::Error> {
+    if group.topics.is_empty() {
+        return Ok(());
+    }
+    let mut topics = Sheet::open(write, &TOPICS)?;
+    for topic in &group.topics {
+        topics.put(&topic_key(topic.id), |out| rows::put_topic(out, topic))?;
+    }
     if group.messages.is_empty() {
         return Ok(());
     }
@@ -173,10 +185,6 @@ fn write_messages(write: &WriteTransaction, group: &Group) -> Result<(), redb::E
             let key = topic_block_key(*topic, packed.first);
             index.put(&key, |out| rows::put_topic_block(out, packed.first, entry))?;
         }
-    }
-    let mut topics = Sheet::open(write, &TOPICS)?;
-    for topic in &group.topics {
-        topics.put(&topic_key(topic.id), |out| rows::put_topic(out, topic))?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Counts, HeldAt, HeldRow, PluginRecord, Position, RetryRow, SharedMessage, SubscriptionId};
+use super::{Counts, HeldAt, HeldRow, PluginRecord, Position, Removal, RetryRow, SharedMessage, SubscriptionId};
 use super::{SubscriptionRecord, SyncWaiter, TopicId, TopicInfo, TxnNumber};
 use crate::log::DeadRow;
 use crate::message::Offset;
@@ -27,6 +27,8 @@ pub(crate) struct Group {
     /// In order: a subscription that is created and removed leaves nothing.
     pub subscriptions: Vec<(SubscriptionId, SubscriptionChange)>,
     pub plugins: Vec<(String, Option<PluginRecord>)>,
+    /// Messages of earlier groups that go. In order.
+    pub removals: Vec<Removal>,
     /// The id of the next subscription to be created.
     pub next_subscription: u32,
     pub waiters: Vec<SyncWaiter>,
@@ -73,5 +75,6 @@ impl Group {
             && self.state.is_empty()
             && self.subscriptions.is_empty()
             && self.plugins.is_empty()
+            && self.removals.is_empty()
     }
 }

@@ -46,9 +46,9 @@ fn encoded(put: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn topics_come_back(created_ms: u64, last_sequence: u64, last_offset: u64, bytes: u64) {
+    fn topics_come_back(created_ms: u64, last_sequence: u64, last_offset: u64, messages: u64, bytes: u64, gaps_end: u64) {
         let name = TopicName::any("$lag.a-b").unwrap();
-        let info = TopicInfo { id: TopicId(3), name, created_ms, last_sequence, last_offset, bytes };
+        let info = TopicInfo { id: TopicId(3), name, created_ms, last_sequence, last_offset, messages, bytes, gaps_end };
         let found = topic(TopicId(3), &encoded(|out| put_topic(out, &info))).unwrap();
         prop_assert_eq!(format!("{found:?}"), format!("{info:?}"));
     }
