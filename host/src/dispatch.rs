@@ -14,6 +14,7 @@
 //! Messages of one key form a **lane**, which runs them in order, one at a time. A lane runs its
 //! messages in retry first, by offset, then its queue, then its held rows.
 
+mod expiry;
 mod explain;
 mod fault;
 mod intake;
@@ -21,6 +22,7 @@ mod item;
 mod lane;
 #[cfg(test)]
 mod model;
+mod park;
 pub mod reader;
 mod refund;
 mod refunding;
@@ -51,6 +53,7 @@ use crate::message::{Message, Millis, Offset, SharedMessage};
 use crate::outcome::{Digest, OutcomeKind};
 use crate::policy::{Order, Policy};
 use lane::Lanes;
+use park::Parking;
 use retries::Retries;
 use window::Window;
 
@@ -97,6 +100,8 @@ pub enum Event<'a> {
     RowLoaded { at: HeldAt, row: Arc<HeldRow>, messages: Vec<SharedMessage> },
     /// Items that were taken and did not run.
     Returned(Vec<Item>),
+    /// Items that were taken were over before their call began ([`expiry`]).
+    Expired(Vec<Item>),
     /// Calls ended, and what [`Dispatcher::record`] said of them is sequenced.
     Settled(Vec<Finished>),
     /// A call stood on state that changed meanwhile: it runs again, uncharged.
@@ -169,6 +174,7 @@ pub struct Dispatcher {
     lanes: Lanes,
     ready: VecDeque<Ready>,
     retries: Retries,
+    parking: Parking,
     /// Messages in held rows, loaded and running ones included.
     held: u64,
     running: Running,
@@ -239,14 +245,19 @@ impl Dispatcher {
             lanes: Lanes::new(bounds.held_row_offsets_max, bounds.rows_read_max),
             ready: VecDeque::new(),
             retries: Retries::default(),
+            parking: Parking::default(),
             held: 0,
             running: Running::default(),
             discredited: BTreeSet::new(),
             refunds: Refunded::default(),
             outcomes: [0; OutcomeKind::ALL.len()],
         };
+        for &(offset, parks) in &loaded.parks {
+            dispatcher.park(offset, parks, &mut Settlement::new(loaded.id, loaded.record.epoch));
+        }
         for retry in &loaded.retries {
-            dispatcher.enter_retry(retry.offset, retry.due_ms, retry.accepted_ms, retry.key);
+            let leads = retry.redrive.is_some_and(|redrive| redrive.leads());
+            dispatcher.enter_retry(retry.offset, retry.due_ms, retry.accepted_ms, retry.key, leads);
         }
         for &(at, waiting, accepted_ms) in &loaded.held {
             dispatcher.held += u64::from(waiting);
@@ -268,6 +279,7 @@ impl Dispatcher {
             Event::RetriesLoaded(loaded) => self.retries_loaded(loaded, &mut settlement),
             Event::RowLoaded { at, row, messages } => self.row_loaded(at, &row, messages, &mut settlement),
             Event::Returned(items) => self.returned(items, &mut settlement),
+            Event::Expired(items) => self.expired(items, now_ms, &mut settlement),
             Event::Settled(finished) => {
                 for finished in finished {
                     self.settled(finished, &mut settlement);
@@ -275,7 +287,7 @@ impl Dispatcher {
             }
             Event::Conflicted(item) => self.conflicted(item, &mut settlement),
             Event::Redriven(letters) => self.redriven(letters, now_ms, &mut settlement),
-            Event::Dropped(offsets) => Self::dropped(&offsets, &mut settlement),
+            Event::Dropped(offsets) => self.dropped(&offsets, &mut settlement),
             Event::Refunded { refund, retries, dead } => {
                 let refunded = self.refunded(refund, retries, dead, now_ms, &mut settlement);
                 self.refunds += refunded;
@@ -306,7 +318,7 @@ impl Dispatcher {
             return taken;
         }
         while taken.len() < max {
-            match self.ready.pop_front() {
+            match self.next_ready() {
                 None => break,
                 Some(Ready::Loose(item)) => taken.push(item),
                 Some(Ready::Lane(key)) => self.lanes.take(key, max - taken.len(), &mut taken),
@@ -324,7 +336,7 @@ impl Dispatcher {
 
     /// How many things can run now: messages without a key, and lanes.
     pub fn ready(&self) -> usize {
-        if self.active { self.ready.len() } else { 0 }
+        if self.active { self.ready_to_run() } else { 0 }
     }
 
     /// When [`Event::Tick`] is wanted, at once where that is past: the next retry is due, the window has
@@ -413,7 +425,8 @@ impl Dispatcher {
 
     /// Whether nothing in the window can run, and nothing can come into it.
     fn is_starved(&self) -> bool {
-        self.active && self.unread > 0 && self.ready.is_empty() && !self.window_has_room()
+        let blocked = self.ready.is_empty() && !self.window_has_room();
+        self.active && self.unread > 0 && blocked && !self.parking.holds_back()
     }
 
     fn want_messages(&mut self, actions: &mut Vec<Action>) {

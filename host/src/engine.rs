@@ -159,8 +159,8 @@ impl Engine {
         let mut router = self.router();
         for (id, (name, record, position)) in ids.into_iter().zip(created) {
             let counts = Counts::default();
-            let (retries, held) = (Vec::new(), Vec::new());
-            self.enrol(&LoadedSubscription { id, name, record, position, counts, retries, held })?;
+            let (retries, held, parks) = (Vec::new(), Vec::new(), Vec::new());
+            self.enrol(&LoadedSubscription { id, name, record, position, counts, retries, held, parks })?;
         }
         self.reroute(&mut router);
         Ok(())

@@ -294,6 +294,8 @@ pub struct Settlement {
     pub held: Vec<(HeldAt, Option<Arc<HeldRow>>)>,
     /// Dead letters put, or removed where `None`. One that is there already is replaced.
     pub dead: Vec<(Offset, Option<Arc<DeadRow>>)>,
+    /// What dead letters hold back from now on, or no longer where `None`.
+    pub parks: Vec<(Offset, Option<Parks>)>,
 }
 
 impl Settlement {
@@ -306,6 +308,7 @@ impl Settlement {
             retries: Vec::new(),
             held: Vec::new(),
             dead: Vec::new(),
+            parks: Vec::new(),
         }
     }
 
@@ -315,6 +318,7 @@ impl Settlement {
             && self.retries.is_empty()
             && self.held.is_empty()
             && self.dead.is_empty()
+            && self.parks.is_empty()
     }
 }
 
@@ -386,7 +390,36 @@ pub struct RetryRow {
     pub accepted_ms: Millis,
     /// The key that it holds back, if it has one.
     pub key: Option<KeyHash>,
+    /// Where it was a dead letter that is offered again.
+    pub redrive: Option<Redrive>,
     pub history: History,
+}
+
+/// A message that was dead, and is offered again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Redrive {
+    /// What its dead letter said.
+    pub reason: DeadReason,
+    pub died_ms: Millis,
+    pub excused: Option<Excuse>,
+    /// What it held back.
+    pub parks: Option<Parks>,
+}
+
+impl Redrive {
+    /// Whether all else of its subscription waits until it is settled.
+    pub fn leads(&self) -> bool {
+        self.parks == Some(Parks::Subscription)
+    }
+}
+
+/// What a dead letter holds back until it is redriven or dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parks {
+    /// The other messages of its key.
+    Key(KeyHash),
+    /// All other messages of its subscription.
+    Subscription,
 }
 
 /// Where a row of held messages stands.
@@ -533,6 +566,8 @@ pub struct LoadedSubscription {
     pub retries: Vec<LoadedRetry>,
     /// Every held row: how many still wait there, and since when.
     pub held: Vec<(HeldAt, u32, Millis)>,
+    /// What its dead letters hold back.
+    pub parks: Vec<(Offset, Parks)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -541,6 +576,7 @@ pub struct LoadedRetry {
     pub due_ms: Millis,
     pub accepted_ms: Millis,
     pub key: Option<KeyHash>,
+    pub redrive: Option<Redrive>,
 }
 
 /// Why something could not be read.

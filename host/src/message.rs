@@ -44,6 +44,13 @@ impl Event {
         self.data.len() + self.attribute_bytes()
     }
 
+    /// When it is over, from its attribute `expirytime`, which was checked where the event came in.
+    pub fn expires_ms(&self) -> Option<Millis> {
+        let (_, time) = self.attributes.iter().find(|(name, _)| name == "expirytime")?;
+        let time: jiff::Timestamp = time.parse().ok()?;
+        Some(Millis::try_from(time.as_millisecond()).unwrap_or(0))
+    }
+
     /// Bytes of everything but the data.
     pub fn attribute_bytes(&self) -> usize {
         let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);

@@ -102,6 +102,7 @@ fn subscription_figures(registry: &mut Registry, subscriptions: &[SubscriptionVi
             ("behind-key", reasons.behind_key),
             ("behind-window", reasons.behind_window),
             ("orphaned", reasons.orphaned),
+            ("parked", reasons.parked),
         ] {
             waiting.get_or_create(&with("reason", reason)).set(count as f64);
         }

@@ -73,6 +73,31 @@ pub struct RetryPolicy {
     /// 1 to [`limits::MAX_ATTEMPTS_MAX`].
     pub max_attempts: u32,
     pub backoff: Backoff,
+    pub on_exhausted: OnExhausted,
+}
+
+/// What waits for a dead letter. One that expired holds nothing back: nobody waits for it any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnExhausted {
+    /// Nothing.
+    DeadLetter,
+    /// The messages of its key, until it is redriven or dropped. One without a key holds nothing back.
+    ParkKey,
+    /// All messages of its subscription, until it is redriven or dropped.
+    Park,
+}
+
+impl OnExhausted {
+    pub const ALL: [(&'static str, Self); 3] =
+        [("dead-letter", Self::DeadLetter), ("park-key", Self::ParkKey), ("park", Self::Park)];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DeadLetter => "dead-letter",
+            Self::ParkKey => "park-key",
+            Self::Park => "park",
+        }
+    }
 }
 
 /// Exponential backoff. The delay before attempt n+1 is `initial * factor^(n-1)`, at most `max`, of
@@ -135,7 +160,11 @@ impl Default for Policy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { max_attempts: limits::MAX_ATTEMPTS_DEFAULT, backoff: Backoff::default() }
+        Self {
+            max_attempts: limits::MAX_ATTEMPTS_DEFAULT,
+            backoff: Backoff::default(),
+            on_exhausted: OnExhausted::DeadLetter,
+        }
     }
 }
 

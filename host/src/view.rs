@@ -34,6 +34,11 @@ pub struct SubscriptionView {
     pub lagging: bool,
     /// Why every pending message waits. The counts add up to `pending`.
     pub waiting: Waiting,
+    /// Ids of the dead letters that hold a key or the subscription back, and of those among them that are
+    /// redriven and not settled; those first that hold back the most, at most 20.
+    pub parked_by: Vec<String>,
+    /// What waits for a dead letter: `dead-letter` (nothing), `park-key` or `park`.
+    pub on_exhausted: &'static str,
     /// The offset up to which messages were read from the log.
     pub read_to: Offset,
     /// Calls by outcome since the bus started.
@@ -65,6 +70,8 @@ pub struct Waiting {
     pub behind_key: u64,
     /// It is in the log, past what the dispatcher holds in memory.
     pub behind_window: u64,
+    /// It waits for a dead letter, or for one that is redriven: `parked_by` names it.
+    pub parked: u64,
     /// Its consumer's files are gone.
     pub orphaned: u64,
 }

@@ -53,6 +53,8 @@ pub(super) fn subscription(
         oldest_pending_seconds: age_ms as f64 / 1000.0,
         lagging: u128::from(age_ms) > policy.lag_warn.as_millis(),
         waiting: explanation.waiting,
+        parked_by: situation.holders.iter().map(|offset| format!("{}:{offset}", subscription.name)).collect(),
+        on_exhausted: policy.retry.on_exhausted.as_str(),
         read_to: situation.cursor,
         outcomes: OutcomeKind::ALL.iter().map(|kind| (kind.as_str(), explanation.outcomes[*kind as usize])).collect(),
         instances: situation.instances,

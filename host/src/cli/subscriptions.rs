@@ -66,6 +66,7 @@ fn show(name: &str, client: &Client, output: &Output) -> Result<(), Failure> {
         ("concurrency", member("concurrency")),
         ("instances", member("instances")),
         ("max attempts", member("max_attempts")),
+        ("on exhausted", member("on_exhausted")),
         ("created", time(&one["created_ms"])),
         ("read to", member("read_to")),
         ("oldest pending", age(&one["oldest_pending_seconds"])),
@@ -76,6 +77,10 @@ fn show(name: &str, client: &Client, output: &Output) -> Result<(), Failure> {
     output.facts(&counts)?;
     output.heading("Why pending messages wait")?;
     output.facts(&waiting(&one["waiting"]))?;
+    if one["parked_by"].as_array().is_some_and(|letters| !letters.is_empty()) {
+        output.heading("Parked until these are redriven or dropped, or redriven and settled")?;
+        output.facts(&[("dead letters", member("parked_by"))])?;
+    }
     for (heading, name) in [("Calls since the bus started", "outcomes"), ("Dead letters ever made", "died")] {
         let counts: Vec<_> = one[name].as_array().into_iter().flatten().collect();
         if !counts.is_empty() {
@@ -97,6 +102,7 @@ fn waiting(waiting: &Value) -> Vec<(&'static str, String)> {
         ("behind_key", "behind another message of the same key"),
         ("behind_window", "in the log, not read yet"),
         ("orphaned", "the consumer's files are gone"),
+        ("parked", "parked by a dead letter"),
     ];
     let mut lines: Vec<_> = reasons
         .into_iter()
@@ -127,6 +133,7 @@ mod tests {
             behind_key: 5,
             behind_window: 6,
             orphaned: 7,
+            parked: 8,
         };
         let view = serde_json::to_value(&all).unwrap();
         assert_eq!(waiting(&view).len(), view.as_object().unwrap().len());

@@ -15,7 +15,9 @@ use keys::{Source, Table, Value, shortened};
 
 use crate::limits;
 use crate::message::Millis;
-use crate::policy::{Backoff, GuestLimits, Isolation, Manifest, Order, Policy, RetryPolicy, StartAt, SubscriptionSpec};
+use crate::policy::{
+    Backoff, GuestLimits, Isolation, Manifest, OnExhausted, Order, Policy, RetryPolicy, StartAt, SubscriptionSpec,
+};
 use crate::topic::{TopicFilter, TopicName};
 
 /// What a name must be, in the words of errors.
@@ -192,11 +194,7 @@ fn retry_policy(table: &Table<'_>) -> Result<RetryPolicy, ManifestError> {
         retry.max_attempts = small(&attempts, limits::MAX_ATTEMPTS_MAX)?;
     }
     if let Some(value) = table.get("on_exhausted") {
-        let later = "; \"dead-letter\" is";
-        match value.text("a text")? {
-            "park-key" | "park" => return Err(value.error(ManifestProblem::Unsupported { instead: later })),
-            _ => value.word(&[("dead-letter", ())])?,
-        }
+        retry.on_exhausted = value.word(&OnExhausted::ALL)?;
     }
     if let Some(value) = table.get("backoff") {
         retry.backoff = backoff(&value.table()?)?;

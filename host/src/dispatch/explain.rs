@@ -1,6 +1,6 @@
 //! Why every pending message waits, and since when.
 
-use crate::message::Millis;
+use crate::message::{Millis, Offset};
 use crate::outcome::OutcomeKind;
 use crate::view::Waiting;
 
@@ -36,13 +36,22 @@ impl Dispatcher {
         Explanation { waiting, pending, oldest_ms, outcomes: self.outcomes }
     }
 
+    /// The dead letters and redriven messages that others wait for, those first that hold back the most.
+    pub fn holders(&self) -> impl Iterator<Item = Offset> {
+        self.parking.holders()
+    }
+
     fn reasons(&self) -> Waiting {
+        if self.parking.holds_back() {
+            return self.reasons_while_parked();
+        }
         let loose = self.ready.iter().filter(|ready| matches!(ready, Ready::Loose(_))).count();
         let (due_later, next_due_ms) = self.retries.due();
         let loading = self.retries.loading();
         let lanes_that_can_run = self.lanes.iter().filter(|(_, lane)| lane.can_run() || lane.waits_for_row()).count();
         let running = self.running.total();
         let runnable = (loose + loading + lanes_that_can_run) as u64;
+        let parked = self.parked_in_lanes();
         let known = self.pending() - self.unread;
         Waiting {
             running,
@@ -50,9 +59,24 @@ impl Dispatcher {
             due_later: due_later as u64,
             next_due_ms,
             // Everything else that memory knows of stands behind a message of its key.
-            behind_key: known.saturating_sub(running + runnable + due_later as u64),
+            behind_key: known.saturating_sub(running + runnable + due_later as u64 + parked),
             behind_window: self.unread,
+            parked,
             orphaned: 0,
+        }
+    }
+
+    fn reasons_while_parked(&self) -> Waiting {
+        let due = self.leading_due();
+        let (running, runnable) = (self.running.total(), self.leading_runnable());
+        let due_later = due.len() as u64;
+        Waiting {
+            running,
+            runnable,
+            due_later,
+            next_due_ms: due.into_iter().map(|(due_ms, _)| due_ms).min(),
+            parked: self.pending().saturating_sub(running + runnable + due_later),
+            ..Waiting::default()
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::log::{HeldAt, HeldRow, KeyHash, RetryRow};
+use crate::log::{HeldAt, HeldRow, KeyHash, Redrive, RetryRow};
 use crate::message::{Millis, Offset, SharedMessage};
 use crate::outcome::{DeadReason, Digest, History, Outcome};
 use crate::settle::Decision;
@@ -40,6 +40,14 @@ impl Item {
     pub fn history(&self) -> Option<&History> {
         match &self.origin {
             Origin::Retry(row) => Some(&row.history),
+            Origin::Window { .. } | Origin::Row { .. } => None,
+        }
+    }
+
+    /// What its dead letter was, where it is redriven.
+    pub fn redrive(&self) -> Option<Redrive> {
+        match &self.origin {
+            Origin::Retry(row) => row.redrive,
             Origin::Window { .. } | Origin::Row { .. } => None,
         }
     }

@@ -19,6 +19,8 @@ pub(super) struct Lane {
     pub(super) fronts: BTreeSet<Offset>,
     /// Those in retry that are due and were read.
     pub(super) loaded: BTreeMap<Offset, Item>,
+    /// Dead letters that hold it back.
+    pub(super) parked: BTreeSet<Offset>,
     /// How many are at a worker.
     pub(super) taken: usize,
     /// Whether it stands among the ready ones.
@@ -44,7 +46,18 @@ impl Lane {
 
     /// Whether messages that arrive now have to wait behind rows.
     pub(super) fn is_blocked(&self) -> bool {
-        !self.fronts.is_empty() || !self.rows.is_empty()
+        !self.fronts.is_empty() || !self.rows.is_empty() || !self.parked.is_empty()
+    }
+
+    /// Messages that a dead letter of it holds back.
+    pub(super) fn parked_messages(&self) -> u64 {
+        if self.parked.is_empty() {
+            return 0;
+        }
+        debug_assert_eq!(self.taken, 0, "a lane that is parked runs nothing");
+        let in_rows: u64 = self.rows.values().map(|row| u64::from(row.waiting)).sum();
+        let queued = self.queue.iter().filter(|item| matches!(item.origin, Origin::Window { .. }));
+        in_rows + self.fronts.len() as u64 + queued.count() as u64
     }
 
     fn is_done(&self) -> bool {
@@ -85,6 +98,7 @@ impl Lane {
 
     pub(super) fn can_run(&self) -> bool {
         self.taken == 0
+            && self.parked.is_empty()
             && match self.fronts.first() {
                 Some(front) => self.loaded.contains_key(front),
                 None => !self.queue.is_empty(),
@@ -93,7 +107,11 @@ impl Lane {
 
     /// Whether nothing but the reading of its first row keeps it from running.
     pub(super) fn waits_for_row(&self) -> bool {
-        self.taken == 0 && self.queue.is_empty() && self.fronts.is_empty() && !self.rows.is_empty()
+        self.taken == 0
+            && self.parked.is_empty()
+            && self.queue.is_empty()
+            && self.fronts.is_empty()
+            && !self.rows.is_empty()
     }
 }
 
@@ -151,6 +169,10 @@ impl Lanes {
         self.lanes.get_mut(&key).expect("a lane lives while something of it is pending")
     }
 
+    pub(super) fn peek(&self, key: KeyHash) -> Option<&Lane> {
+        self.lanes.get(&key)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&KeyHash, &Lane)> {
         self.lanes.iter()
     }
@@ -162,9 +184,9 @@ impl Lanes {
         keys
     }
 
-    /// The first message in retry of a lane of which no worker has messages.
+    /// The first message in retry of a lane that is not parked and of which no worker has messages.
     pub(super) fn first_front_of_idle(&self, key: KeyHash) -> Option<Offset> {
-        let lane = self.lanes.get(&key).filter(|lane| lane.taken == 0)?;
+        let lane = self.lanes.get(&key).filter(|lane| lane.taken == 0 && lane.parked.is_empty())?;
         lane.fronts.first().copied()
     }
 
@@ -198,6 +220,9 @@ impl Lanes {
         lane.ready = false;
         if lane.is_done() {
             self.lanes.remove(&key);
+            return;
+        }
+        if !lane.parked.is_empty() {
             return;
         }
         if let Some(front) = lane.fronts.first() {
@@ -254,7 +279,8 @@ impl Lanes {
         let Some(lane) = self.lanes.get_mut(&at.key) else { return false };
         lane.loading_row = false;
         let first = lane.rows.first_key_value().map(|(first, _)| *first);
-        lane.queue.is_empty() && lane.taken == 0 && lane.fronts.is_empty() && first == Some(at.first)
+        let is_free = lane.queue.is_empty() && lane.taken == 0 && lane.fronts.is_empty() && lane.parked.is_empty();
+        is_free && first == Some(at.first)
     }
 
     /// Adds a message to the end of its key's rows.

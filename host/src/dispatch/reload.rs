@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::log::{KeyHash, RetryRow, Selection, Settlement};
 use crate::message::{Message, Offset};
 use crate::outcome::History;
-use crate::policy::Policy;
+use crate::policy::{OnExhausted, Policy};
 
 use super::intake::pass;
 use super::item::{Item, Origin};
@@ -25,6 +25,9 @@ impl Dispatcher {
         settlement: &mut Settlement,
     ) {
         self.policy = policy;
+        if self.policy.retry.on_exhausted == OnExhausted::DeadLetter {
+            self.unpark_all(settlement);
+        }
         if self.selection == selection {
             return;
         }
@@ -58,7 +61,7 @@ impl Dispatcher {
     fn give_row(&mut self, offset: Offset, settlement: &mut Settlement) {
         let Waiting { message, lane, covers_from } = self.window.settle(offset);
         let row = own_row(&message, lane);
-        self.enter_retry(offset, row.due_ms, row.accepted_ms, lane);
+        self.enter_retry(offset, row.due_ms, row.accepted_ms, lane, false);
         self.retries.runs(offset);
         self.running.window -= 1;
         self.running.retry += 1;
@@ -68,10 +71,14 @@ impl Dispatcher {
         settlement.retries.push((offset, Some(row)));
     }
 
-    /// Where a message stands that comes back from a worker: it may have got a row meanwhile.
+    /// Where a message stands that comes back from a worker: it may have got a row meanwhile, or another one.
     pub(super) fn find_place(&self, item: &mut Item) {
-        if matches!(item.origin, Origin::Window { .. }) && self.retries.contains(item.message.offset) {
+        let offset = item.message.offset;
+        if matches!(item.origin, Origin::Window { .. }) && self.retries.contains(offset) {
             item.origin = Origin::Retry(own_row(&item.message, item.lane));
+        }
+        if let Origin::Retry(row) = &mut item.origin {
+            self.retries.refresh(offset, row);
         }
     }
 
@@ -121,5 +128,5 @@ impl Dispatcher {
 /// The row of a message that was never tried.
 fn own_row(message: &Message, lane: Option<KeyHash>) -> Arc<RetryRow> {
     let accepted_ms = message.accepted_ms;
-    Arc::new(RetryRow { due_ms: accepted_ms, accepted_ms, key: lane, history: History::default() })
+    Arc::new(RetryRow { due_ms: accepted_ms, accepted_ms, key: lane, redrive: None, history: History::default() })
 }

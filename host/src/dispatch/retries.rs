@@ -152,6 +152,19 @@ impl Retries {
         self.set(offset, Phase::Running);
     }
 
+    /// When a message is due, if it waits for that.
+    pub(super) fn due_ms(&self, offset: Offset) -> Option<Millis> {
+        let retry = self.get(offset);
+        (retry.phase == Phase::Due).then_some(retry.due_ms)
+    }
+
+    /// A message that no worker has stands behind others of its lane.
+    pub(super) fn give_up_turn(&mut self, offset: Offset) {
+        if self.get(offset).phase != Phase::Running {
+            self.set(offset, Phase::Behind);
+        }
+    }
+
     pub(super) fn is_loading(&self, offset: Offset) -> bool {
         self.loading.contains(&offset)
     }
@@ -165,12 +178,26 @@ impl Retries {
 }
 
 impl Dispatcher {
-    pub(super) fn enter_retry(&mut self, offset: Offset, due_ms: Millis, accepted_ms: Millis, lane: Option<KeyHash>) {
+    /// `leads` where all else of the subscription waits until it is settled.
+    pub(super) fn enter_retry(
+        &mut self,
+        offset: Offset,
+        due_ms: Millis,
+        accepted_ms: Millis,
+        lane: Option<KeyHash>,
+        leads: bool,
+    ) {
+        if leads {
+            self.parking.lead(offset);
+        }
         self.retries.all.insert(offset, Retry { due_ms, accepted_ms, lane, phase: Phase::Behind, rewritten: None });
         self.retries.set(offset, Phase::Due);
         let Some(key) = lane else { return };
         let lane = self.lanes.open(key);
         lane.fronts.insert(offset);
+        if !lane.parked.is_empty() {
+            return self.retries.give_up_turn(offset);
+        }
         // One that comes later and was read already gives up its place.
         let behind = lane.loaded.keys().copied().find(|other| *other > offset);
         if let Some(behind) = behind {
@@ -181,6 +208,7 @@ impl Dispatcher {
 
     /// A retry is over: settled one way or another.
     pub(super) fn leave_retry(&mut self, offset: Offset) {
+        self.parking.leads_no_more(offset);
         let Some(key) = self.retries.remove(offset).lane else { return };
         let lane = self.lanes.get(key);
         lane.fronts.remove(&offset);
@@ -203,7 +231,9 @@ impl Dispatcher {
         let (offset, bytes) = (item.message.offset, item.message.bytes());
         match item.lane.map(|key| self.lanes.get(key)) {
             None => self.ready.push_back(Ready::Loose(item)),
-            Some(lane) if lane.fronts.first() != Some(&offset) => return self.retries.set(offset, Phase::Behind),
+            Some(lane) if lane.fronts.first() != Some(&offset) || !lane.parked.is_empty() => {
+                return self.retries.set(offset, Phase::Behind);
+            }
             Some(lane) => drop(lane.loaded.insert(offset, item)),
         }
         self.retries.set(offset, Phase::Loaded { bytes });
@@ -218,10 +248,17 @@ impl Dispatcher {
 
     /// When the next one is due that could be read then.
     pub(super) fn next_retry_ms(&self) -> Option<Millis> {
+        if self.parking.holds_back() {
+            let may_load = self.retries.loading.is_empty();
+            return self.leading_due().into_iter().filter(|_| may_load).map(|(due_ms, _)| due_ms).min();
+        }
         if self.may_load_retries() { self.retries.due().1 } else { None }
     }
 
     pub(super) fn want_retries(&mut self, now_ms: Millis, actions: &mut Vec<Action>) {
+        if self.active && self.parking.holds_back() {
+            return self.want_leading(now_ms, actions);
+        }
         if !(self.active && self.may_load_retries()) {
             return;
         }
@@ -237,6 +274,21 @@ impl Dispatcher {
             } else {
                 self.retries.set(offset, Phase::Behind);
             }
+        }
+        if !wanted.is_empty() {
+            actions.push(Action::LoadRetries(wanted));
+        }
+    }
+
+    /// What leads is read also where others fill the memory: they wait for it.
+    fn want_leading(&mut self, now_ms: Millis, actions: &mut Vec<Action>) {
+        if !self.retries.loading.is_empty() {
+            return;
+        }
+        let due = self.leading_due().into_iter().filter(|(due_ms, _)| *due_ms <= now_ms);
+        let wanted: Vec<Offset> = due.map(|(_, offset)| offset).take(self.bounds.fetch_messages_max).collect();
+        for &offset in &wanted {
+            self.retries.set(offset, Phase::Loading);
         }
         if !wanted.is_empty() {
             actions.push(Action::LoadRetries(wanted));

@@ -20,7 +20,7 @@ use crate::sandbox::{CallError, Called, Effects, Instance, Offer, Program};
 use super::settling::forced_reason;
 use super::state_reads::StateReads;
 use super::subscription::Subscription;
-use super::{Event, Finished, Item};
+use super::{Event, Finished, Item, expiry};
 
 /// How long to wait where the sandbox could not make a call at all.
 const SANDBOX_RETRY: Duration = Duration::from_secs(1);
@@ -33,6 +33,7 @@ pub(super) async fn run(subscription: Arc<Subscription>) {
         state: None,
         call: Duration::from_micros(20),
         done: Vec::with_capacity(RUN_MESSAGES_MAX),
+        over: Vec::new(),
         flushed: Instant::now(),
     };
     while let Some((items, policy)) = runner.subscription.take_run(runner.call, &mut runner.instance) {
@@ -57,6 +58,8 @@ struct Runner {
     call: Duration,
     /// Plain acknowledgements that are not settled yet.
     done: Vec<Finished>,
+    /// Messages that were over before their call; not settled yet, and after all of `done` that are.
+    over: Vec<Item>,
     flushed: Instant,
 }
 
@@ -71,6 +74,16 @@ impl Runner {
                 items.push_front(item);
                 break;
             };
+            if expiry::is_over(&item, self.subscription.now_ms()) {
+                if !self.done.is_empty() {
+                    self.flush(Vec::new());
+                }
+                self.over.push(item);
+                continue;
+            }
+            if !self.over.is_empty() {
+                self.flush(Vec::new());
+            }
             if let Settled::Busy = self.run_item(item, &program, policy, &mut items).await {
                 // Effects may gather no faster than the disk takes them. What is left waits with them.
                 self.flush(items.drain(..).collect());
@@ -207,9 +220,10 @@ impl Runner {
     /// Settles the plain acknowledgements, and gives back what did not run.
     fn flush(&mut self, returned: Vec<Item>) {
         self.flushed = Instant::now();
-        if self.done.is_empty() && returned.is_empty() {
+        if self.done.is_empty() && self.over.is_empty() && returned.is_empty() {
             return;
         }
+        let over = std::mem::take(&mut self.over);
         let mut done = std::mem::take(&mut self.done);
         self.subscription.with(|session| {
             if !returned.is_empty() {
@@ -222,6 +236,9 @@ impl Runner {
                 if session.commit(txn).is_ok() {
                     session.step(Event::Settled(std::mem::take(&mut done)));
                 }
+            }
+            if !over.is_empty() {
+                session.step(Event::Expired(over));
             }
         });
         done.clear();
@@ -250,6 +267,7 @@ impl Runner {
         }
         self.flush(returned);
         let mut settled = Settled::Recorded;
+        let mut parked = false;
         let now_ms = self.subscription.now_ms();
         let mut txn = Txn { now_ms, reads, ..Txn::default() };
         if acked {
@@ -263,7 +281,10 @@ impl Runner {
             txn.settlements = vec![session.dispatcher().record(&mut finished, now_ms)];
             let [finished] = finished;
             match session.commit(txn) {
-                Ok(()) => session.step(Event::Settled(vec![finished])),
+                Ok(()) => {
+                    session.step(Event::Settled(vec![finished]));
+                    parked = session.dispatcher().is_parked();
+                }
                 Err(CommitError::Conflict { .. }) => {
                     session.dispatcher().count_outcome(OutcomeKind::Conflict);
                     session.step(Event::Conflicted(finished.item));
@@ -276,6 +297,9 @@ impl Runner {
                 Err(_) => {}
             }
         });
+        if parked {
+            self.flush(rest.drain(..).collect());
+        }
         settled
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::limits::EVIDENCE_TEXT_BYTES_MAX;
-use crate::log::{DeadRow, RetryRow, Settlement};
+use crate::log::{DeadRow, Parks, Redrive, RetryRow, Settlement};
 use crate::message::{Millis, Offset, SharedMessage};
 use crate::outcome::{Attempt, DeadReason, History, OutcomeKind};
 use crate::settle::{Decision, settle};
@@ -11,6 +11,7 @@ use crate::settle::{Decision, settle};
 use super::Dispatcher;
 use super::intake::{advanced, pass};
 use super::item::{Finished, Item, Origin};
+use super::park::leads;
 
 impl Dispatcher {
     /// Decides what follows from each call, and says what is to be recorded of it. Nothing else changes
@@ -20,9 +21,6 @@ impl Dispatcher {
         let mut settlement = Settlement::new(self.id, self.epoch);
         for call in finished {
             self.find_place(&mut call.item);
-            if let Origin::Retry(row) = &mut call.item.origin {
-                self.retries.refresh(call.item.message.offset, row);
-            }
             let none = History::default();
             let history = call.item.history().unwrap_or(&none);
             let decision = match call.forced {
@@ -45,29 +43,7 @@ impl Dispatcher {
 
     fn record_one(&self, call: &Finished, decision: Decision, now_ms: Millis, settlement: &mut Settlement) {
         let offset = call.item.message.offset;
-        let counts = &mut settlement.counts;
-        // It leaves its place ...
-        let had_retry_row = match &call.item.origin {
-            Origin::Window { covers_from } => {
-                counts.passed += 1;
-                pass(settlement, *covers_from, offset + 1);
-                false
-            }
-            Origin::Retry(_) => {
-                counts.rows -= 1;
-                true
-            }
-            Origin::Row { at, row, index } => {
-                counts.rows -= 1;
-                let row = advanced(row, index + 1);
-                match settlement.held.last_mut() {
-                    Some(last) if last.0 == *at => last.1 = row,
-                    _ => settlement.held.push((*at, row)),
-                }
-                false
-            }
-        };
-        // ... for another one.
+        let had_retry_row = leave_place(&call.item, settlement);
         let counts = &mut settlement.counts;
         match decision {
             Decision::Acked => counts.acked += 1,
@@ -77,6 +53,7 @@ impl Dispatcher {
                     due_ms,
                     accepted_ms: call.item.message.accepted_ms,
                     key: call.item.lane,
+                    redrive: call.item.redrive(),
                     history: history_with(call, charged),
                 };
                 settlement.retries.push((offset, Some(Arc::new(row))));
@@ -96,6 +73,9 @@ impl Dispatcher {
                     excused: None,
                 };
                 settlement.dead.push((offset, Some(Arc::new(row))));
+                if let Some(parks) = self.parks(reason, call.item.lane) {
+                    settlement.parks.push((offset, Some(parks)));
+                }
             }
         }
         if had_retry_row {
@@ -106,11 +86,34 @@ impl Dispatcher {
     /// What was recorded of a call is sequenced: the message has its new place, and its lane goes on.
     pub(super) fn settled(&mut self, call: Finished, settlement: &mut Settlement) {
         let decision = call.decision.expect("a call is recorded before it is settled");
-        let Item { message, lane, origin, .. } = call.item;
-        let offset = message.offset;
+        let (offset, accepted_ms) = (call.item.message.offset, call.item.message.accepted_ms);
+        let (lane, leads) = (call.item.lane, leads(&call.item));
         self.count_outcome(call.outcome.kind());
-        *self.running.of(&origin) -= 1;
-        match origin {
+        self.vacate(&call.item);
+        match decision {
+            Decision::Acked => {}
+            Decision::Held { due_ms, .. } => {
+                self.enter_retry(offset, due_ms, accepted_ms, lane, leads);
+                if let Some(key) = lane {
+                    self.spill(key, settlement);
+                }
+            }
+            Decision::Dead { reason } => {
+                if let Some(parks) = self.parks(reason, lane) {
+                    self.park(offset, parks, settlement);
+                }
+            }
+        }
+        if let Some(key) = lane {
+            self.wake_lane(key);
+        }
+    }
+
+    /// A message that a worker had is no longer where it was.
+    pub(super) fn vacate(&mut self, item: &Item) {
+        let offset = item.message.offset;
+        *self.running.of(&item.origin) -= 1;
+        match &item.origin {
             Origin::Window { .. } => drop(self.window.settle(offset)),
             Origin::Retry(_) => self.leave_retry(offset),
             Origin::Row { at, .. } => {
@@ -118,18 +121,8 @@ impl Dispatcher {
                 self.lanes.get(at.key).row_advanced(at.first);
             }
         }
-        if let Some(key) = lane {
+        if let Some(key) = item.lane {
             self.lanes.open(key).taken -= 1;
-        }
-        if let Decision::Held { due_ms, .. } = decision {
-            let accepted_ms = message.accepted_ms;
-            self.enter_retry(offset, due_ms, accepted_ms, lane);
-            if let Some(key) = lane {
-                self.spill(key, settlement);
-            }
-        }
-        if let Some(key) = lane {
-            self.wake_lane(key);
         }
     }
 
@@ -145,25 +138,57 @@ impl Dispatcher {
             if self.retries.contains(offset) {
                 continue;
             }
+            let parks = self.unpark(offset, settlement);
             let lane = self.lane_of(&message);
+            let redrive = Redrive { reason: dead.reason, died_ms: dead.died_ms, excused: dead.excused, parks };
             let history =
                 History { charged: 0, unavailable: 0, redrives: dead.history.redrives + 1, ..dead.history.clone() };
-            let row = RetryRow { due_ms: now_ms, accepted_ms: message.accepted_ms, key: lane, history };
+            let accepted_ms = message.accepted_ms;
+            let row = RetryRow { due_ms: now_ms, accepted_ms, key: lane, redrive: Some(redrive), history };
             settlement.dead.push((offset, None));
             settlement.retries.push((offset, Some(Arc::new(row))));
             settlement.counts.dead -= 1;
             settlement.counts.rows += 1;
             settlement.counts.redriven += 1;
-            let accepted_ms = message.accepted_ms;
-            self.enter_retry(offset, now_ms, accepted_ms, lane);
+            self.enter_retry(offset, now_ms, accepted_ms, lane, redrive.leads());
+            if let Some(Parks::Key(key)) = parks {
+                self.wake_lane(key);
+            }
         }
     }
 
-    pub(super) fn dropped(offsets: &[Offset], settlement: &mut Settlement) {
+    pub(super) fn dropped(&mut self, offsets: &[Offset], settlement: &mut Settlement) {
         for &offset in offsets {
             settlement.dead.push((offset, None));
             settlement.counts.dead -= 1;
             settlement.counts.skipped += 1;
+            if let Some(Parks::Key(key)) = self.unpark(offset, settlement) {
+                self.wake_lane(key);
+            }
+        }
+    }
+}
+
+/// A message leaves its place in what is recorded. True if that was a retry row, to be replaced or removed.
+pub(super) fn leave_place(item: &Item, settlement: &mut Settlement) -> bool {
+    match &item.origin {
+        Origin::Window { covers_from } => {
+            settlement.counts.passed += 1;
+            pass(settlement, *covers_from, item.message.offset + 1);
+            false
+        }
+        Origin::Retry(_) => {
+            settlement.counts.rows -= 1;
+            true
+        }
+        Origin::Row { at, row, index } => {
+            settlement.counts.rows -= 1;
+            let row = advanced(row, index + 1);
+            match settlement.held.last_mut() {
+                Some(last) if last.0 == *at => last.1 = row,
+                _ => settlement.held.push((*at, row)),
+            }
+            false
         }
     }
 }

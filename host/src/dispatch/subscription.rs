@@ -20,6 +20,9 @@ use super::reader::{Reader, Request};
 use super::workers::Queue;
 use super::{Action, Dispatcher, Event, Explanation, Item, Refund, Refunded, runner};
 
+/// Of the dead letters that hold something back, this many are shown: enough to begin with.
+const HOLDERS_SHOWN_MAX: usize = 20;
+
 /// What all subscriptions of a bus share.
 pub struct Surroundings {
     pub log: Arc<dyn Log>,
@@ -204,6 +207,7 @@ impl Subscription {
             epoch: inner.dispatcher.epoch(),
             instances: inner.runners + u32::try_from(inner.idle.len()).unwrap_or(u32::MAX),
             problem: inner.problem.clone(),
+            holders: inner.dispatcher.holders().take(HOLDERS_SHOWN_MAX).collect(),
             explanation,
         }
     }
@@ -431,6 +435,8 @@ impl Session<'_> {
 /// A subscription's state of the moment.
 pub struct Situation {
     pub explanation: Explanation,
+    /// Messages that others wait for, dead ones and redriven ones.
+    pub holders: Vec<Offset>,
     pub counts: Counts,
     pub unread: u64,
     pub cursor: Offset,

@@ -303,6 +303,9 @@ impl Sequencer {
         for (offset, row) in settlement.dead {
             self.gathering.dead.insert((id, offset), row);
         }
+        for (offset, parks) in settlement.parks {
+            self.gathering.parks.insert((id, offset), parks);
+        }
     }
 
     fn change(&mut self, change: Change) -> Option<SubscriptionId> {
@@ -486,7 +489,7 @@ fn settlement_bytes(settlement: &Settlement) -> usize {
     let retries = settlement.retries.iter().map(|(_, row)| row.as_ref().map_or(0, |row| history(&row.history)));
     let dead = settlement.dead.iter().map(|(_, row)| row.as_ref().map_or(0, |row| history(&row.history)));
     let held = settlement.held.iter().map(|(_, row)| row.as_ref().map_or(0, |row| 8 * row.offsets.len()));
-    let rows = settlement.retries.len() + settlement.dead.len() + settlement.held.len();
+    let rows = settlement.retries.len() + settlement.dead.len() + settlement.held.len() + settlement.parks.len();
     TXN_BYTES * rows + retries.sum::<usize>() + dead.sum::<usize>() + held.sum::<usize>()
 }
 

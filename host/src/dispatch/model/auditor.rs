@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::log::{Counts, Selection};
+use crate::log::{Counts, KeyHash, Parks, Selection};
 use crate::message::{Millis, Offset, SharedMessage};
 use crate::outcome::{DeadReason, Outcome};
-use crate::policy::Order;
+use crate::policy::{OnExhausted, Order, Policy};
 use crate::settle::Decision;
 
 use super::journal::{Entry, takes};
@@ -18,14 +18,24 @@ enum State {
     Pending {
         charged: u32,
         not_before_ms: Millis,
+        /// Whether a call of it ended ever.
+        attempted: bool,
+        /// Whether it was a dead letter, and whether it parked the subscription then.
+        redriven: bool,
+        leads: bool,
     },
-    Dead,
+    /// With what it holds back.
+    Dead {
+        parks: Option<Parks>,
+    },
     Acked,
+    /// Its time was over before it was ever attempted.
+    Expired,
     /// A dead letter that an operator dropped.
     Dropped,
 }
 
-const FRESH: State = State::Pending { charged: 0, not_before_ms: 0 };
+const FRESH: State = State::Pending { charged: 0, not_before_ms: 0, attempted: false, redriven: false, leads: false };
 
 /// Where a message that was handed out stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +188,33 @@ impl Auditor {
         self.see_anew();
     }
 
-    pub(super) fn was_taken(&mut self, offset: Offset) {
+    /// Whether a message that parked the subscription comes before all others now.
+    pub(super) fn is_led(&self) -> bool {
+        self.now.values().any(|state| matches!(state, State::Pending { leads: true, .. }))
+    }
+
+    /// Nothing is handed out that a dead letter holds back.
+    fn check_is_free(&self, offset: Offset, lane: Option<KeyHash>) {
+        for (letter, state) in &self.now {
+            match state {
+                State::Dead { parks: Some(Parks::Subscription) } => {
+                    panic!("{offset} is handed out, parked by {letter}")
+                }
+                State::Dead { parks: Some(Parks::Key(key)) } => {
+                    assert_ne!(lane, Some(*key), "{offset} is handed out, its key parked by {letter}");
+                }
+                State::Pending { leads: true, .. } if !self.messages[*letter as usize].leaving => {
+                    let State::Pending { leads, .. } = self.state(offset) else { panic!("{offset} is over") };
+                    let before_it = lane.is_some() && offset < *letter;
+                    assert!(leads || before_it, "{offset} is handed out before {letter}, which leads");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn was_taken(&mut self, offset: Offset, lane: Option<KeyHash>) {
+        self.check_is_free(offset, lane);
         self.steps += 1;
         assert!(self.messages[offset as usize].matched, "{offset} was never matched");
         let State::Pending { .. } = self.state(offset) else { panic!("{offset} is {:?}", self.state(offset)) };
@@ -189,7 +225,9 @@ impl Auditor {
     pub(super) fn started(&mut self, offset: Offset, now_ms: Millis) {
         let seen = &self.messages[offset as usize];
         let taken_at = self.taken[&offset].at;
-        let State::Pending { not_before_ms, .. } = self.state(offset) else { panic!("{offset} is over") };
+        let State::Pending { not_before_ms, redriven, .. } = self.state(offset) else { panic!("{offset} is over") };
+        let expires_ms = seen.message.event.expires_ms();
+        assert!(redriven || expires_ms.is_none_or(|ms| now_ms < ms), "{offset} begins at {now_ms}, {expires_ms:?}");
         assert!(now_ms >= not_before_ms, "{offset} begins at {now_ms}, and asked for {not_before_ms}");
         if seen.leaving {
             assert!(taken_at < self.reselected_at, "{offset} is offered after its topic was taken out");
@@ -217,18 +255,56 @@ impl Auditor {
         assert!(self.taken.remove(&offset).is_some(), "{offset} was not taken");
     }
 
+    /// It was over before its call.
+    pub(super) fn expired(&mut self, entry: Entry, offset: Offset, now_ms: Millis) {
+        self.returned(offset);
+        let State::Pending { attempted, redriven, .. } = self.state(offset) else { panic!("{offset} is over") };
+        let expires_ms = self.messages[offset as usize].message.event.expires_ms();
+        assert!(!redriven && expires_ms.is_some_and(|ms| ms <= now_ms), "{offset} is not over at {now_ms}");
+        self.set(entry, offset, if attempted { State::Dead { parks: None } } else { State::Expired });
+    }
+
+    /// What a policy holds back that kills a message.
+    fn parks(policy: &Policy, lane: Option<KeyHash>) -> Option<Parks> {
+        match policy.retry.on_exhausted {
+            OnExhausted::DeadLetter => None,
+            OnExhausted::ParkKey => lane.map(Parks::Key),
+            OnExhausted::Park => Some(Parks::Subscription),
+        }
+    }
+
+    /// A policy is in force from now on.
+    pub(super) fn configured(&mut self, entry: Entry, policy: &Policy) {
+        if policy.retry.on_exhausted != OnExhausted::DeadLetter {
+            return;
+        }
+        for (offset, state) in self.now.clone() {
+            match state {
+                State::Dead { parks: Some(_) } => self.set(entry, offset, State::Dead { parks: None }),
+                State::Pending { charged, not_before_ms, attempted, redriven, leads: true } => {
+                    let state = State::Pending { charged, not_before_ms, attempted, redriven, leads: false };
+                    self.set(entry, offset, state);
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// A call was recorded. What must follow from it is worked out here once more.
+    #[expect(clippy::too_many_arguments, reason = "each is a fact of the call")]
     pub(super) fn recorded(
         &mut self,
         entry: Entry,
         offset: Offset,
+        lane: Option<KeyHash>,
         outcome: &Outcome,
         decision: Decision,
-        max_attempts: u32,
+        policy: &Policy,
         now_ms: Millis,
     ) {
         self.returned(offset);
-        let State::Pending { charged, .. } = self.state(offset) else { panic!("{offset} is over") };
+        let dead = State::Dead { parks: Self::parks(policy, lane) };
+        let State::Pending { charged, redriven, leads, .. } = self.state(offset) else { panic!("{offset} is over") };
         let (charges, after) = match outcome {
             Outcome::Acked => {
                 assert_eq!(decision, Decision::Acked);
@@ -236,36 +312,38 @@ impl Auditor {
             }
             Outcome::Reject { .. } => {
                 assert_eq!(decision, Decision::Dead { reason: DeadReason::Rejected });
-                return self.set(entry, offset, State::Dead);
+                return self.set(entry, offset, dead);
             }
             Outcome::Unavailable { after, .. } => (false, *after),
             Outcome::Retry { after, .. } => (true, *after),
             _ => (true, None),
         };
         let charged = charged + u32::from(charges);
-        if charges && charged >= max_attempts {
+        if charges && charged >= policy.retry.max_attempts {
             assert_eq!(decision, Decision::Dead { reason: DeadReason::AttemptsExhausted }, "{offset} after {charged}");
-            return self.set(entry, offset, State::Dead);
+            return self.set(entry, offset, dead);
         }
         let Decision::Held { due_ms, charged: was_charged } = decision else { panic!("{offset} is {decision:?}") };
         assert_eq!(was_charged, charges);
         let not_before_ms = after.map_or(now_ms, |after| now_ms + u64::try_from(after.as_millis()).unwrap());
         assert!(due_ms >= not_before_ms, "{offset} is due at {due_ms}, and asked for {not_before_ms}");
-        self.set(entry, offset, State::Pending { charged, not_before_ms });
+        self.set(entry, offset, State::Pending { charged, not_before_ms, attempted: true, redriven, leads });
     }
 
     pub(super) fn redriven(&mut self, entry: Entry, offset: Offset) {
         self.steps += 1;
-        assert_eq!(self.state(offset), State::Dead);
+        let State::Dead { parks } = self.state(offset) else { panic!("{offset} is no dead letter") };
         self.redriven.insert(offset, self.steps);
         if self.messages[offset as usize].met != Met::Under(self.order_now()) {
             self.messages[offset as usize].met = Met::UnderTwo;
         }
-        self.set(entry, offset, FRESH);
+        let leads = parks == Some(Parks::Subscription);
+        let fresh = State::Pending { charged: 0, not_before_ms: 0, attempted: true, redriven: true, leads };
+        self.set(entry, offset, fresh);
     }
 
     pub(super) fn dropped(&mut self, entry: Entry, offset: Offset) {
-        assert_eq!(self.state(offset), State::Dead);
+        assert!(matches!(self.state(offset), State::Dead { .. }), "{offset} is no dead letter");
         self.set(entry, offset, State::Dropped);
     }
 
@@ -276,7 +354,8 @@ impl Auditor {
             tally.matched += 1;
             match self.state(seen.message.offset) {
                 State::Acked => tally.acked += 1,
-                State::Dead => tally.dead += 1,
+                State::Dead { .. } => tally.dead += 1,
+                State::Expired => tally.expired += 1,
                 State::Dropped => tally.dropped += 1,
                 State::Pending { .. } if seen.leaving => tally.leaving += 1,
                 State::Pending { .. } => tally.pending += 1,
@@ -292,7 +371,7 @@ impl Auditor {
         assert_eq!(matched, tally.matched, "matched: {seen}");
         let settled = counts.dead + counts.acked + counts.expired + counts.skipped;
         assert_eq!(matched, pending + settled - counts.reopened, "conserved: {seen}");
-        assert_eq!((counts.acked, counts.dead, counts.expired), (tally.acked, tally.dead, 0), "{seen}");
+        assert_eq!((counts.acked, counts.dead, counts.expired), (tally.acked, tally.dead, tally.expired), "{seen}");
         assert!(counts.skipped >= tally.dropped, "{seen}");
         assert!(counts.skipped <= tally.dropped + tally.leaving, "skipped what nobody took out: {seen}");
     }
@@ -318,6 +397,7 @@ struct Tally {
     pending: u64,
     dead: u64,
     acked: u64,
+    expired: u64,
     dropped: u64,
     leaving: u64,
 }

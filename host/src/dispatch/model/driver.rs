@@ -17,11 +17,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use fastrand::Rng;
 
-use crate::dispatch::{Action, Bounds, Dispatcher, Event, Finished, Item};
+use crate::dispatch::{Action, Bounds, Dispatcher, Event, Finished, Item, expiry};
 use crate::log::{Batch, HeldAt, HeldRow, RetryRow, Selection, Settlement, SubscriptionRecord};
 use crate::message::{Millis, Offset, SharedMessage};
 use crate::outcome::{Digest, Outcome};
-use crate::policy::{Backoff, Order, Policy, RetryPolicy};
+use crate::policy::{Backoff, OnExhausted, Order, Policy, RetryPolicy};
 use crate::topic::{TopicFilter, TopicName};
 
 use super::auditor::Auditor;
@@ -150,12 +150,18 @@ impl World {
             let keys = if self.random.bool() { &KEYS[1..2] } else { &KEYS[..] };
             let key = *self.random.choice(keys).unwrap();
             let bytes = self.random.usize(0..400);
-            self.append(topic, key, bytes);
+            let expires = self.random.u32(0..6) == 0;
+            let expires_ms = expires.then(|| self.now_ms + self.random.u64(0..400));
+            self.append(topic, key, bytes, expires_ms);
         }
     }
 
-    fn append(&mut self, topic: &str, key: Option<&str>, bytes: usize) {
-        trace!(self, "publish {topic} {key:?}");
+    fn append(&mut self, topic: &str, key: Option<&str>, bytes: usize, expires_ms: Option<Millis>) {
+        trace!(self, "publish {topic} {key:?}, expires {expires_ms:?}");
+        let expiry = |ms| {
+            let time = jiff::Timestamp::from_millisecond(i64::try_from(ms).unwrap()).unwrap();
+            ("expirytime".to_owned(), time.to_string())
+        };
         let event = crate::message::Event {
             topic: TopicName::client(topic).unwrap(),
             id: String::new(),
@@ -164,7 +170,7 @@ impl World {
             subject: None,
             key: key.map(str::to_owned),
             content_type: None,
-            attributes: Vec::new(),
+            attributes: expires_ms.map(expiry).into_iter().collect(),
             data: Bytes::from(vec![0; bytes]),
             hops: 0,
         };
@@ -297,7 +303,7 @@ impl World {
         }
         for item in &items {
             trace!(self, "take {} of {:?}, {:?}", item.message.offset, item.lane, item.origin);
-            self.auditor.was_taken(item.message.offset);
+            self.auditor.was_taken(item.message.offset, item.lane);
         }
         self.runs.push(Run { waiting: items.into(), ..Run::default() });
     }
@@ -325,8 +331,15 @@ impl World {
 
     fn begin(&mut self, index: usize) {
         let Some(item) = self.runs[index].waiting.pop_front() else { return self.settle_acked(index, Vec::new()) };
-        trace!(self, "begin {}", item.message.offset);
-        self.auditor.started(item.message.offset, self.now_ms);
+        let offset = item.message.offset;
+        if expiry::is_over(&item, self.now_ms) {
+            self.settle_acked(index, Vec::new());
+            trace!(self, "{offset} is over");
+            let entry = self.step_with(Event::Expired(vec![item]), None);
+            return self.auditor.expired(entry, offset, self.now_ms);
+        }
+        trace!(self, "begin {offset}");
+        self.auditor.started(offset, self.now_ms);
         self.runs[index].calling = Some((item, self.now_ms));
     }
 
@@ -384,8 +397,7 @@ impl World {
         let entry = self.journal.settle(settlement);
         for call in &finished {
             let (offset, decision) = (call.item.message.offset, call.decision.unwrap());
-            let max_attempts = self.policy.retry.max_attempts;
-            self.auditor.recorded(entry, offset, &call.outcome, decision, max_attempts, self.now_ms);
+            self.auditor.recorded(entry, offset, call.item.lane, &call.outcome, decision, &self.policy, self.now_ms);
         }
         self.step(Event::Settled(finished));
     }
@@ -413,9 +425,12 @@ impl World {
 
     fn redrive(&mut self) {
         let letters = self.some_letters();
-        if letters.is_empty() {
-            return;
+        if !letters.is_empty() {
+            self.redrive_letters(letters);
         }
+    }
+
+    fn redrive_letters(&mut self, letters: Vec<Offset>) {
         trace!(self, "redrive {letters:?}");
         let letter =
             |offset: &Offset| (self.journal.message(*offset).clone(), self.journal.synced.dead[offset].clone());
@@ -428,9 +443,12 @@ impl World {
 
     fn drop_letters(&mut self) {
         let letters = self.some_letters();
-        if letters.is_empty() {
-            return;
+        if !letters.is_empty() {
+            self.drop_these(letters);
         }
+    }
+
+    fn drop_these(&mut self, letters: Vec<Offset>) {
         trace!(self, "drop {letters:?}");
         self.command(&letters, Event::Dropped(letters.clone()));
         for offset in letters {
@@ -458,7 +476,8 @@ impl World {
             trace!(self, "reload {:?}", self.policy);
             let event =
                 Event::Configured { policy: self.policy.clone(), selection: old, untold: 0, skipped_unread: 0, end: 0 };
-            return self.step(event);
+            let entry = self.step_with(event, None);
+            return self.auditor.configured(entry, &self.policy);
         }
         let end = self.journal.end();
         let held_from = |filter: TopicFilter| {
@@ -484,6 +503,7 @@ impl World {
         let event = Event::Configured { policy, selection: new.clone(), untold, skipped_unread, end };
         let entry = self.step_with(event, Some(record));
         self.auditor.reselected(end, entry, new);
+        self.auditor.configured(entry, &self.policy);
     }
 
     fn set_active(&mut self, active: bool) {
@@ -517,7 +537,11 @@ impl World {
         trace!(self, "crash: {unread} unread to {end}, {loaded:?}");
         self.told = end;
         let seed = self.random.u64(..);
-        self.dispatcher = Dispatcher::load_bounded(&loaded, self.policy.clone(), unread, end, seed, self.bounds);
+        self.dispatcher = Dispatcher::load_bounded(&loaded, Policy::default(), unread, end, seed, self.bounds);
+        let (policy, selection) = (self.policy.clone(), loaded.record.selection);
+        let event = Event::Configured { policy, selection, untold: 0, skipped_unread: 0, end: 0 };
+        let entry = self.step_with(event, None);
+        self.auditor.configured(entry, &self.policy);
         let active = self.random.u32(0..4) > 0;
         self.set_active(active);
     }
@@ -530,7 +554,9 @@ fn policy(random: &mut Rng, order: Order) -> Policy {
         max: Duration::from_millis(400),
         jitter: *random.choice(&[0.0, 1.0]).unwrap(),
     };
-    Policy { order, retry: RetryPolicy { max_attempts: random.u32(1..5), backoff }, ..Policy::default() }
+    let on_exhausted = *random.choice(&[OnExhausted::DeadLetter, OnExhausted::ParkKey, OnExhausted::Park]).unwrap();
+    let retry = RetryPolicy { max_attempts: random.u32(1..5), backoff, on_exhausted };
+    Policy { order, retry, ..Policy::default() }
 }
 
 /// Some filters, at least one.

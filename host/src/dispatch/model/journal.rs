@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::log::position::Position;
 use crate::log::{
-    Batch, Counts, DeadRow, HeldAt, HeldRow, LoadedRetry, LoadedSubscription, RetryRow, Selection, Settlement,
+    Batch, Counts, DeadRow, HeldAt, HeldRow, LoadedRetry, LoadedSubscription, Parks, RetryRow, Selection, Settlement,
     SubscriptionId, SubscriptionRecord,
 };
 use crate::message::{Event, Message, Millis, Offset, SharedMessage, TopicId};
@@ -25,6 +25,7 @@ pub(super) struct Account {
     pub(super) retries: BTreeMap<Offset, Arc<RetryRow>>,
     pub(super) held: BTreeMap<HeldAt, Arc<HeldRow>>,
     pub(super) dead: BTreeMap<Offset, Arc<DeadRow>>,
+    pub(super) parks: BTreeMap<Offset, Parks>,
 }
 
 enum Change {
@@ -56,6 +57,7 @@ impl Journal {
             retries: BTreeMap::new(),
             held: BTreeMap::new(),
             dead: BTreeMap::new(),
+            parks: BTreeMap::new(),
         };
         Self {
             row_offsets_max,
@@ -182,9 +184,11 @@ impl Journal {
                     due_ms: row.due_ms,
                     accepted_ms: row.accepted_ms,
                     key: row.key,
+                    redrive: row.redrive,
                 })
                 .collect(),
             held: held.map(|(at, row)| (*at, waiting(row), row.accepted_ms)).collect(),
+            parks: account.parks.iter().map(|(offset, parks)| (*offset, *parks)).collect(),
         }
     }
 }
@@ -226,6 +230,14 @@ impl Account {
                 None => assert!(self.held.remove(at).is_some(), "no held row {at:?} to remove"),
             }
         }
+        for (offset, parks) in &settlement.parks {
+            match parks {
+                Some(parks) => assert_eq!(self.parks.insert(*offset, *parks), None, "{offset} parks already"),
+                None => assert!(self.parks.remove(offset).is_some(), "{offset} parks nothing"),
+            }
+        }
+        let alive = self.parks.keys().find(|offset| !self.dead.contains_key(offset));
+        assert_eq!(alive, None, "only a dead letter parks, after {settlement:?}");
         self.counts.apply(&settlement.counts);
         assert!(self.counts.conserved(), "{:?} after {settlement:?}", self.counts);
         let rows = self.retries.len() as u64 + self.held.values().map(|row| u64::from(waiting(row))).sum::<u64>();

@@ -8,8 +8,8 @@ use redb::ReadTransaction;
 
 use super::encoding::Malformed;
 use super::tables::{
-    DEAD, HELD, PLUGINS, RETRIES, STATE, Table, held_key, message_key, parse_held_key, parse_number_pair, state_key,
-    subscription_key,
+    DEAD, HELD, PARKED, PLUGINS, RETRIES, STATE, Table, held_key, message_key, parse_held_key, parse_number_pair,
+    state_key, subscription_key,
 };
 use super::{Inner, rows};
 use crate::log::{
@@ -201,8 +201,9 @@ impl Inner {
 fn load(read: &ReadTransaction) -> Result<Loaded, ReadError> {
     let mut loaded = Loaded::default();
     for (id, name, record, position, counts) in super::open::subscriptions(read)? {
-        let (retries, held) = (Vec::new(), Vec::new());
-        loaded.subscriptions.push(LoadedSubscription { id, name, record, position, counts, retries, held });
+        let (retries, held, parks) = (Vec::new(), Vec::new(), Vec::new());
+        let one = LoadedSubscription { id, name, record, position, counts, retries, held, parks };
+        loaded.subscriptions.push(one);
     }
     let place = |loaded: &Loaded, table: &Table, key: &[u8], id: SubscriptionId| {
         loaded
@@ -223,6 +224,13 @@ fn load(read: &ReadTransaction) -> Result<Loaded, ReadError> {
         let row = rows::held(value).map_err(|error| HELD.damaged(key, error.0))?;
         let waiting = row.offsets.len() as u32 - row.front;
         loaded.subscriptions[index].held.push((at, waiting, row.accepted_ms));
+        Ok(())
+    })?;
+    for_each(read, &PARKED, .., |key, value| {
+        let (id, offset) = parse_number_pair(key).ok_or_else(|| PARKED.damaged(key, "its key is none"))?;
+        let index = place(&loaded, &PARKED, key, SubscriptionId(id))?;
+        let parks = rows::parked(value).map_err(|error| PARKED.damaged(key, error.0))?;
+        loaded.subscriptions[index].parks.push((offset, parks));
         Ok(())
     })?;
     for_each(read, &PLUGINS, .., |key, value| {

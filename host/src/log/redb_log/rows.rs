@@ -3,7 +3,8 @@
 use super::encoding::{Decoder, Malformed, put_number, put_signed, put_text};
 use crate::log::position::Position;
 use crate::log::{
-    Counts, DeadRow, HeldRow, KeyHash, LoadedRetry, PluginRecord, RetryRow, Selection, SubscriptionRecord, TopicInfo,
+    Counts, DeadRow, HeldRow, KeyHash, LoadedRetry, Parks, PluginRecord, Redrive, RetryRow, Selection,
+    SubscriptionRecord, TopicInfo,
 };
 use crate::message::{Offset, Sequence, TopicId};
 use crate::outcome::{Attempt, DeadReason, Digest, Excuse, History, OutcomeKind};
@@ -141,27 +142,92 @@ pub(super) fn account(bytes: &[u8]) -> Result<(Position, Counts), Malformed> {
     Ok((position, counts))
 }
 
-/// Layout: due time, acceptance, the key's hash if there is one, history.
+/// Layout: due time, acceptance, the key's hash if there is one, what its dead letter was if there was one
+/// (reason, excuse, time of death, what it parked), history.
 pub(super) fn put_retry(out: &mut Vec<u8>, row: &RetryRow) {
     put_number(out, row.due_ms);
     put_number(out, row.accepted_ms);
     out.push(u8::from(row.key.is_some()));
     if let Some(key) = row.key {
-        out.extend_from_slice(&key.0.to_be_bytes());
+        put_key_hash(out, key);
+    }
+    out.push(u8::from(row.redrive.is_some()));
+    if let Some(redrive) = &row.redrive {
+        out.push(redrive.reason as u8);
+        put_excuse(out, redrive.excused);
+        put_number(out, redrive.died_ms);
+        put_parks(out, redrive.parks.as_ref());
     }
     put_history(out, &row.history);
+}
+
+fn put_key_hash(out: &mut Vec<u8>, key: KeyHash) {
+    out.extend_from_slice(&key.0.to_be_bytes());
+}
+
+fn key_hash(decoder: &mut Decoder<'_>) -> Result<KeyHash, Malformed> {
+    let bytes = decoder.take(8)?.try_into().expect("eight bytes were taken");
+    Ok(KeyHash(u64::from_be_bytes(bytes)))
+}
+
+fn put_excuse(out: &mut Vec<u8>, excused: Option<Excuse>) {
+    out.push(excused.map_or(0, |excuse| excuse as u8));
+}
+
+fn excuse(decoder: &mut Decoder<'_>) -> Result<Option<Excuse>, Malformed> {
+    match decoder.byte()? {
+        0 => Ok(None),
+        number => Excuse::from_u8(number).map(Some).ok_or(Malformed("its excuse is unknown")),
+    }
+}
+
+/// Layout: 0 for nothing, 1 for a key and its hash, 2 for the subscription.
+fn put_parks(out: &mut Vec<u8>, parks: Option<&Parks>) {
+    match parks {
+        None => out.push(0),
+        Some(Parks::Key(key)) => {
+            out.push(1);
+            put_key_hash(out, *key);
+        }
+        Some(Parks::Subscription) => out.push(2),
+    }
+}
+
+fn parks(decoder: &mut Decoder<'_>) -> Result<Option<Parks>, Malformed> {
+    match decoder.byte()? {
+        0 => Ok(None),
+        1 => key_hash(decoder).map(|key| Some(Parks::Key(key))),
+        2 => Ok(Some(Parks::Subscription)),
+        _ => Err(Malformed("what it parks is unknown")),
+    }
+}
+
+/// What a dead letter parks, as a value of its own.
+pub(super) fn put_parked(out: &mut Vec<u8>, parks: &Parks) {
+    put_parks(out, Some(parks));
+}
+
+pub(super) fn parked(bytes: &[u8]) -> Result<Parks, Malformed> {
+    let mut decoder = Decoder::new(bytes);
+    let parks = parks(&mut decoder)?.ok_or(Malformed("it parks nothing"))?;
+    decoder.end()?;
+    Ok(parks)
 }
 
 fn retry_front(decoder: &mut Decoder<'_>, offset: Offset) -> Result<LoadedRetry, Malformed> {
     let due_ms = decoder.number()?;
     let accepted_ms = decoder.number()?;
-    let key = if decoder.flag()? {
-        let bytes = decoder.take(8)?.try_into().expect("eight bytes were taken");
-        Some(KeyHash(u64::from_be_bytes(bytes)))
+    let key = if decoder.flag()? { Some(key_hash(decoder)?) } else { None };
+    let redrive = if decoder.flag()? {
+        let reason = dead_reason(decoder)?;
+        let excused = excuse(decoder)?;
+        let died_ms = decoder.number()?;
+        let parks = parks(decoder)?;
+        Some(Redrive { reason, died_ms, excused, parks })
     } else {
         None
     };
-    Ok(LoadedRetry { offset, due_ms, accepted_ms, key })
+    Ok(LoadedRetry { offset, due_ms, accepted_ms, key, redrive })
 }
 
 /// The front of a retry row: what a dispatcher keeps in memory of it.
@@ -174,7 +240,8 @@ pub(super) fn retry(bytes: &[u8]) -> Result<RetryRow, Malformed> {
     let front = retry_front(&mut decoder, 0)?;
     let history = history(&mut decoder)?;
     decoder.end()?;
-    Ok(RetryRow { due_ms: front.due_ms, accepted_ms: front.accepted_ms, key: front.key, history })
+    let LoadedRetry { due_ms, accepted_ms, key, redrive, .. } = front;
+    Ok(RetryRow { due_ms, accepted_ms, key, redrive, history })
 }
 
 /// Layout: acceptance of the first, front, offsets (the first one, then the differences).
@@ -214,7 +281,7 @@ pub(super) fn held(bytes: &[u8]) -> Result<HeldRow, Malformed> {
 /// Layout: reason, excuse (0 for none), time of death, acceptance, topic, sequence, history.
 pub(super) fn put_dead(out: &mut Vec<u8>, row: &DeadRow) {
     out.push(row.reason as u8);
-    out.push(row.excused.map_or(0, |excuse| excuse as u8));
+    put_excuse(out, row.excused);
     put_number(out, row.died_ms);
     put_number(out, row.accepted_ms);
     put_number(out, u64::from(row.topic.0));
@@ -224,11 +291,8 @@ pub(super) fn put_dead(out: &mut Vec<u8>, row: &DeadRow) {
 
 pub(super) fn dead(bytes: &[u8]) -> Result<DeadRow, Malformed> {
     let mut decoder = Decoder::new(bytes);
-    let reason = DeadReason::from_u8(decoder.byte()?).ok_or(Malformed("its reason is unknown"))?;
-    let excused = match decoder.byte()? {
-        0 => None,
-        number => Some(Excuse::from_u8(number).ok_or(Malformed("its excuse is unknown"))?),
-    };
+    let reason = dead_reason(&mut decoder)?;
+    let excused = excuse(&mut decoder)?;
     let died_ms = decoder.number()?;
     let accepted_ms = decoder.number()?;
     let topic = TopicId(decoder.small()?);
@@ -236,6 +300,10 @@ pub(super) fn dead(bytes: &[u8]) -> Result<DeadRow, Malformed> {
     let history = history(&mut decoder)?;
     decoder.end()?;
     Ok(DeadRow { reason, died_ms, accepted_ms, topic, sequence, history, excused })
+}
+
+fn dead_reason(decoder: &mut Decoder<'_>) -> Result<DeadReason, Malformed> {
+    DeadReason::from_u8(decoder.byte()?).ok_or(Malformed("its reason is unknown"))
 }
 
 /// Layout: charged, unavailable, redrives, first attempt, omitted, attempts; an attempt is its time (as

@@ -68,7 +68,7 @@ pub(super) const SUBSCRIPTIONS: Table = table("subscriptions");
 pub(super) const ACCOUNTS: Table = table("accounts");
 
 /// Key: subscription id, offset.
-/// Value: due time, acceptance, key, history.
+/// Value: due time, acceptance, key, what its dead letter was, history.
 /// Present while: the message waits for another attempt.
 pub(super) const RETRIES: Table = table("retries");
 
@@ -82,6 +82,11 @@ pub(super) const HELD: Table = table("held");
 /// Present while: the message is dead in that subscription.
 pub(super) const DEAD: Table = table("dead");
 
+/// Key: subscription id, offset.
+/// Value: what the dead letter holds back: its key, by its hash, or the subscription.
+/// Present while: the dead letter holds something back.
+pub(super) const PARKED: Table = table("parked");
+
 /// Key: length of the consumer's name (two bytes), its name, the state's key.
 /// Value: the state's value as it is.
 /// Present while: the key has a value.
@@ -93,7 +98,7 @@ pub(super) const STATE: Table = table("state");
 pub(super) const PLUGINS: Table = table("plugins");
 
 /// All of them: created together with the file, so that a reader never misses one.
-pub(super) const ALL: [&Table; 13] = [
+pub(super) const ALL: [&Table; 14] = [
     &META,
     &BUS_IDS,
     &TOPICS,
@@ -105,6 +110,7 @@ pub(super) const ALL: [&Table; 13] = [
     &RETRIES,
     &HELD,
     &DEAD,
+    &PARKED,
     &STATE,
     &PLUGINS,
 ];
@@ -166,6 +172,9 @@ impl Table {
             "dead" => number(4)
                 .zip(number(8))
                 .map(|(id, offset)| format!("the dead letter of offset {offset}, subscription {id}")),
+            "parked" => number(4)
+                .zip(number(8))
+                .map(|(id, offset)| format!("what the dead letter of offset {offset}, subscription {id} parks")),
             "held" => number(4).zip(number(8)).zip(number(8)).map(|((id, hash), first)| {
                 format!("the held messages from offset {first} of key {hash:016x}, subscription {id}")
             }),

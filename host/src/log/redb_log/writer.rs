@@ -10,9 +10,9 @@ use super::encoding::put_number;
 use super::queue::Wake;
 use super::removing::write_removals;
 use super::tables::{
-    ACCOUNTS, BLOCKS, CHECKSUM_BYTES, DEAD, HELD, META, META_NEXT_SUBSCRIPTION, PLUGINS, RETRIES, STATE, SUBSCRIPTIONS,
-    TOPIC_BLOCKS, TOPICS, Table, held_key, message_key, offset_key, state_key, subscription_key, topic_block_key,
-    topic_key,
+    ACCOUNTS, BLOCKS, CHECKSUM_BYTES, DEAD, HELD, META, META_NEXT_SUBSCRIPTION, PARKED, PLUGINS, RETRIES, STATE,
+    SUBSCRIPTIONS, TOPIC_BLOCKS, TOPICS, Table, held_key, message_key, offset_key, state_key, subscription_key,
+    topic_block_key, topic_key,
 };
 use super::{Inner, block, rows};
 use crate::log::sequencer::{Group, SubscriptionChange};
@@ -214,6 +214,12 @@ fn write_rows(write: &WriteTransaction, group: &Group) -> Result<(), redb::Error
             dead.put_or_remove(&message_key(*id, *offset), row.as_deref(), rows::put_dead)?;
         }
     }
+    if !group.parks.is_empty() {
+        let mut parked = Sheet::open(write, &PARKED)?;
+        for ((id, offset), parks) in &group.parks {
+            parked.put_or_remove(&message_key(*id, *offset), parks.as_ref(), rows::put_parked)?;
+        }
+    }
     if !group.state.is_empty() {
         let mut state = Sheet::open(write, &STATE)?;
         for ((consumer, key), value) in &group.state {
@@ -248,7 +254,7 @@ fn write_subscriptions(write: &WriteTransaction, group: &Group) -> Result<(), re
 }
 
 fn remove_subscription(write: &WriteTransaction, id: SubscriptionId) -> Result<(), redb::Error> {
-    for table in [&SUBSCRIPTIONS, &ACCOUNTS, &RETRIES, &HELD, &DEAD] {
+    for table in [&SUBSCRIPTIONS, &ACCOUNTS, &RETRIES, &HELD, &DEAD, &PARKED] {
         Sheet::open(write, table)?.remove_all(id)?;
     }
     Ok(())

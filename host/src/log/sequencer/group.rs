@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{Counts, HeldAt, HeldRow, PluginRecord, Position, Removal, RetryRow, SharedMessage, SubscriptionId};
 use super::{SubscriptionRecord, SyncWaiter, TopicId, TopicInfo, TxnNumber};
-use crate::log::DeadRow;
+use crate::log::{DeadRow, Parks};
 use crate::message::Offset;
 
 /// Consecutive transactions, folded into what they leave behind. Rows, accounts and topics stand here
@@ -22,6 +22,7 @@ pub(crate) struct Group {
     pub retries: HashMap<(SubscriptionId, Offset), Option<Arc<RetryRow>>>,
     pub held: HashMap<HeldAt, Option<Arc<HeldRow>>>,
     pub dead: HashMap<(SubscriptionId, Offset), Option<Arc<DeadRow>>>,
+    pub parks: HashMap<(SubscriptionId, Offset), Option<Parks>>,
     /// By consumer and key.
     pub state: HashMap<(Arc<str>, Arc<str>), Option<Bytes>>,
     /// In order: a subscription that is created and removed leaves nothing.
@@ -72,6 +73,7 @@ impl Group {
             && self.retries.is_empty()
             && self.held.is_empty()
             && self.dead.is_empty()
+            && self.parks.is_empty()
             && self.state.is_empty()
             && self.subscriptions.is_empty()
             && self.plugins.is_empty()

@@ -47,7 +47,7 @@ fn acked(subscription: SubscriptionId, from: Offset, to: Offset) -> Settlement {
 }
 
 fn row(due_ms: Millis) -> Arc<RetryRow> {
-    Arc::new(RetryRow { due_ms, accepted_ms: 0, key: None, history: History::default() })
+    Arc::new(RetryRow { due_ms, accepted_ms: 0, key: None, redrive: None, history: History::default() })
 }
 
 /// Everything that a refusal must leave as it was.

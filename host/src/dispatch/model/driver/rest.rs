@@ -29,7 +29,8 @@ impl World {
             + waiting.due_later
             + waiting.behind_key
             + waiting.behind_window
-            + waiting.orphaned;
+            + waiting.orphaned
+            + waiting.parked;
         assert_eq!(sum, pending, "every message has a reason: {waiting:?}");
         if self.active {
             assert_eq!(waiting.running, self.in_hand(), "{waiting:?}");
@@ -52,6 +53,8 @@ impl World {
             self.settle_acked(index, rest);
         }
         self.runs.retain(|run| run.calling.is_some());
+        self.free_all();
+        let led = self.auditor.is_led();
         if let Some(run) = self.runs.last_mut() {
             run.stuck = true;
             let item = &run.calling.as_ref().unwrap().0;
@@ -59,7 +62,7 @@ impl World {
             trace!(self, "{} is stuck", stuck.offset);
             self.drive_on(|message| {
                 let together = message.event.key == stuck.event.key || message.event.topic == stuck.event.topic;
-                message.offset == stuck.offset || (has_lane && together)
+                led || message.offset == stuck.offset || (has_lane && together)
             });
             self.runs.iter_mut().for_each(|run| run.stuck = false);
             trace!(self, "{} is no longer stuck", stuck.offset);
@@ -75,11 +78,23 @@ impl World {
         self.check_nothing_is_kept();
     }
 
+    /// An operator looks after every dead letter that holds something back.
+    fn free_all(&mut self) {
+        self.sync_first(self.journal.unsynced());
+        for offset in self.journal.synced.parks.keys().copied().collect::<Vec<_>>() {
+            if self.random.bool() {
+                self.redrive_letters(vec![offset]);
+            } else {
+                self.drop_these(vec![offset]);
+            }
+        }
+    }
+
     /// When one more message is done, everything is behind the floor: the position does not grow with time.
     fn check_position(&mut self) {
         let selection = self.dispatcher.selection();
         let topic = TOPICS.into_iter().find(|topic| selection.from_offset(topic).is_some());
-        self.append(topic.expect("every filter takes one of the topics"), None, 0);
+        self.append(topic.expect("every filter takes one of the topics"), None, 0, None);
         self.drive_on(|_| false);
         assert_eq!(self.journal.sequenced.position, Position::starting_at(self.journal.end()));
     }
@@ -137,12 +152,12 @@ impl World {
             loop {
                 any = true;
                 if self.runs[index].calling.is_none() {
-                    let Some(item) = self.runs[index].waiting.pop_front() else { break };
-                    trace!(self, "begin {}", item.message.offset);
-                    self.auditor.started(item.message.offset, self.now_ms);
-                    self.runs[index].calling = Some((item, self.now_ms));
+                    if self.runs[index].waiting.is_empty() {
+                        break;
+                    }
+                    self.begin(index);
                 }
-                let (item, began_ms) = self.runs[index].calling.take().unwrap();
+                let Some((item, began_ms)) = self.runs[index].calling.take() else { continue };
                 self.ended(index, item, began_ms, Outcome::Acked, false);
             }
             self.settle_acked(index, Vec::new());

@@ -79,11 +79,15 @@ proptest! {
     }
 
     #[test]
-    fn retries_come_back(due_ms: u64, accepted_ms: u64, key in prop::option::of(any::<u64>()), history in some_history()) {
-        let row = RetryRow { due_ms, accepted_ms, key: key.map(KeyHash), history };
+    fn retries_come_back(due_ms: u64, accepted_ms: u64, key in prop::option::of(any::<u64>()), died_ms in prop::option::of(any::<u64>()), excused in 0..3u8, parks in 0..3u64, history in some_history()) {
+        let parks = [None, Some(Parks::Key(KeyHash(accepted_ms))), Some(Parks::Subscription)][parks as usize];
+        let (reason, excused) = (DeadReason::ALL[usize::from(excused)], Excuse::from_u8(excused));
+        let redrive = died_ms.map(|died_ms| Redrive { reason, died_ms, excused, parks });
+        let row = RetryRow { due_ms, accepted_ms, key: key.map(KeyHash), redrive, history };
         let bytes = encoded(|out| put_retry(out, &row));
         let front = loaded_retry(9, &bytes).unwrap();
-        prop_assert_eq!((front.offset, front.due_ms, front.accepted_ms, front.key), (9, due_ms, accepted_ms, row.key));
+        prop_assert_eq!((front.offset, front.due_ms, front.accepted_ms), (9, due_ms, accepted_ms));
+        prop_assert_eq!((front.key, front.redrive), (row.key, row.redrive));
         prop_assert_eq!(retry(&bytes), Ok(row));
     }
 
@@ -99,6 +103,12 @@ proptest! {
         let excused = Excuse::from_u8(excused);
         let row = DeadRow { reason: DeadReason::ALL[reason], died_ms, accepted_ms, topic: TopicId(topic), sequence, history, excused };
         prop_assert_eq!(dead(&encoded(|out| put_dead(out, &row))), Ok(row));
+    }
+
+    #[test]
+    fn what_is_parked_comes_back(key: u64, whole: bool) {
+        let parks = if whole { Parks::Subscription } else { Parks::Key(KeyHash(key)) };
+        prop_assert_eq!(parked(&encoded(|out| put_parked(out, &parks))), Ok(parks));
     }
 
     #[test]
@@ -118,6 +128,7 @@ proptest! {
         let _ = retry(&bytes);
         let _ = held(&bytes);
         let _ = dead(&bytes);
+        let _ = parked(&bytes);
         let _ = plugin(&bytes);
     }
 

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::log::disk::faults::FakeDisk;
-use crate::log::{DeadRow, HeldAt, HeldRow, KeyHash, PluginRecord, RetryRow, Settlement};
+use crate::log::{DeadRow, HeldAt, HeldRow, KeyHash, Parks, PluginRecord, Redrive, RetryRow, Settlement};
 use crate::message::TopicId;
-use crate::outcome::{Attempt, DeadReason, Digest, History, OutcomeKind};
+use crate::outcome::{Attempt, DeadReason, Digest, Excuse, History, OutcomeKind};
 
 fn history() -> History {
     let mut history = History { charged: 2, unavailable: 1, redrives: 3, ..History::default() };
@@ -20,7 +20,14 @@ fn history() -> History {
 }
 
 fn retry() -> Arc<RetryRow> {
-    Arc::new(RetryRow { due_ms: 50, accepted_ms: 40, key: Some(KeyHash(u64::MAX)), history: history() })
+    let redrive = Redrive {
+        reason: DeadReason::Rejected,
+        died_ms: 45,
+        excused: Some(Excuse::Breaker),
+        parks: Some(Parks::Subscription),
+    };
+    let key = Some(KeyHash(u64::MAX));
+    Arc::new(RetryRow { due_ms: 50, accepted_ms: 40, key, redrive: Some(redrive), history: history() })
 }
 
 fn dead(reason: DeadReason) -> Arc<DeadRow> {
@@ -50,6 +57,7 @@ fn rows_are_seen_before_their_sync_and_over_a_restart() {
     settlement.retries.push((0, Some(retry())));
     settlement.held.push((at, Some(held.clone())));
     settlement.dead.push((1, Some(dead(DeadReason::Rejected))));
+    settlement.parks.push((1, Some(Parks::Key(KeyHash(7)))));
     let hold = disk.hold_syncs();
     bench.log.commit(settle(settlement), None).unwrap();
     disk.await_held_sync();
@@ -74,20 +82,23 @@ fn rows_are_seen_before_their_sync_and_over_a_restart() {
     assert_eq!((loaded.counts.rows, loaded.counts.died[1]), (4, 1));
     let row = loaded.retries[0];
     assert_eq!((row.offset, row.due_ms, row.accepted_ms, row.key), (0, 50, 40, Some(KeyHash(u64::MAX))));
+    assert_eq!(row.redrive, retry().redrive);
     assert_eq!(loaded.held, [(at, 2, 40)]);
+    assert_eq!(loaded.parks, [(1, Parks::Key(KeyHash(7)))]);
 
     let mut settlement = Settlement::new(id, 1);
     settlement.counts.rows = -4;
     settlement.counts.acked = 4;
     settlement.retries.push((0, None));
     settlement.held.push((at, None));
+    settlement.parks.push((1, None));
     bench.log.commit(settle(settlement), None).unwrap();
     assert_eq!(bench.log.retry(id, 0).unwrap(), None, "a removal is seen before its sync");
     assert_eq!(bench.log.held(at).unwrap(), None);
     bench.commit(Txn::default()).unwrap();
     assert_eq!(bench.log.retry(id, 0).unwrap(), None);
     let loaded = bench.log.load().unwrap().subscriptions.remove(0);
-    assert!(loaded.retries.is_empty() && loaded.held.is_empty());
+    assert!(loaded.retries.is_empty() && loaded.held.is_empty() && loaded.parks.is_empty());
 }
 
 #[test]

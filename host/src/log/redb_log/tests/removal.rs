@@ -227,7 +227,7 @@ fn messages_with_rows_are_pinned_and_nothing_else_is() {
         bench.publish(events("order.placed", 5));
     }
     let history = History::default;
-    let retry = Arc::new(RetryRow { due_ms: 1, accepted_ms: 1, key: None, history: history() });
+    let retry = Arc::new(RetryRow { due_ms: 1, accepted_ms: 1, key: None, redrive: None, history: history() });
     let dead = |offset| {
         let (reason, topic) = (DeadReason::Rejected, crate::message::TopicId(0));
         let row = DeadRow {
