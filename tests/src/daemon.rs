@@ -379,6 +379,12 @@ impl Daemon {
         Process::start(command).ends(PATIENCE)
     }
 
+    /// Threads that the process has now.
+    #[track_caller]
+    pub fn threads(&self) -> usize {
+        self.running.as_ref().expect("it runs").process.threads()
+    }
+
     /// The most memory that the process held at once, in bytes.
     #[track_caller]
     pub fn peak_resident_bytes(&self) -> u64 {

@@ -18,7 +18,7 @@
 //!
 //! [`daemon`] is the life of one process, with its folders; [`client`] is what is asked of it over HTTP,
 //! and [`views`] is what it answers. [`guest`] finds the components; [`small_disk`] makes a disk that can
-//! be filled; [`ledger`] publishes from many threads, and keeps what was acknowledged to them.
+//! be filled; [`outside`] is a service that consumers make requests to; [`ledger`] publishes from many threads, and keeps what was acknowledged to them.
 //!
 //! No test asserts how long something took. Each waits for an event, and gives up after [`PATIENCE`]
 //! with all that is known of the bus.
@@ -28,6 +28,7 @@ pub mod daemon;
 mod guests;
 pub mod ledger;
 mod orders;
+pub mod outside;
 mod process;
 pub mod small_disk;
 pub mod views;
@@ -39,6 +40,7 @@ pub use daemon::{Daemon, Setup};
 pub use guests::{digest, guest, stamped};
 pub use ledger::{Ledger, Publishers};
 pub use orders::publishing;
+pub use outside::{Outside, Reply};
 pub use process::Exit;
 pub use views::{Accepted, Attempt, DeadLetter, Event, Plugin, Problem, Subscription, Topic, Waiting};
 

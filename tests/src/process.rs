@@ -182,11 +182,21 @@ impl Process {
 
     /// The most memory that it held at once, in bytes.
     pub(crate) fn peak_resident_bytes(&self) -> u64 {
+        let kib = self.status("VmHWM:").trim_end_matches("kB").trim().parse::<u64>();
+        kib.expect("it is a number of kB") * 1024
+    }
+
+    /// Threads that it has now.
+    pub(crate) fn threads(&self) -> usize {
+        self.status("Threads:").parse().expect("it is a number")
+    }
+
+    /// A line of what Linux tells of the process.
+    fn status(&self, name: &str) -> String {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells the peak");
-        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("it is a number of kB");
-        kib * 1024
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{path} has no line {name}")).trim().to_owned()
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -14,8 +14,10 @@ use tempfile::TempDir;
 
 use crate::{Client, PATIENCE, POLL};
 
+/// Any free port of this machine's.
+const LISTEN: &str = "127.0.0.1:0";
 /// The command that starts it. The data and plugin folders are those it takes where it is started.
-pub const SERVE: [&str; 3] = ["serve", "--listen", "127.0.0.1:0"];
+pub const SERVE: [&str; 3] = ["serve", "--listen", LISTEN];
 
 /// How long the bus may take to settle what runs, once it is asked to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
@@ -58,14 +60,14 @@ impl Places {
 pub struct Bus {
     child: Child,
     client: Client,
-    sandpost: PathBuf,
-    folder: TempDir,
+    place: Prepared,
 }
 
 /// A folder for a bus that is yet to start.
 pub struct Prepared {
     sandpost: PathBuf,
     folder: TempDir,
+    variables: Vec<(String, String)>,
 }
 
 impl Bus {
@@ -76,7 +78,7 @@ impl Bus {
     pub fn prepare(places: &Places) -> Result<Prepared> {
         let folder = tempfile::Builder::new().prefix("sandpost-example-").tempdir()?;
         DirBuilder::new().mode(0o700).create(folder.path().join("plugins"))?;
-        Ok(Prepared { sandpost: places.sandpost()?, folder })
+        Ok(Prepared { sandpost: places.sandpost()?, folder, variables: Vec::new() })
     }
 
     #[must_use]
@@ -90,7 +92,7 @@ impl Bus {
     /// # Errors
     /// Where a file cannot be written.
     pub fn lay_out(&self, folder: &str, stem: &str, component: &Path, manifest: &str) -> Result<()> {
-        let folder = self.folder.path().join(folder);
+        let folder = self.place.folder.path().join(folder);
         fs::create_dir_all(&folder)?;
         put(&folder, stem, component, manifest)
     }
@@ -101,9 +103,9 @@ impl Bus {
     /// # Errors
     /// Where the command fails, with what it said.
     pub fn command(&self, arguments: &[&str]) -> Result<String> {
-        let output = sandpost(&self.sandpost)
+        let output = sandpost(&self.place.sandpost)
             .args(arguments)
-            .current_dir(self.folder.path())
+            .current_dir(self.place.folder.path())
             .env("SANDPOST_BUS", self.client.url())
             .output()?;
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -117,7 +119,7 @@ impl Bus {
     /// The last lines of the bus's own log.
     #[must_use]
     pub fn log_end(&self) -> String {
-        last_lines(&self.folder.path().join("log"))
+        last_lines(&self.place.log())
     }
 
     /// Asks the bus to stop, and waits until it has.
@@ -131,6 +133,36 @@ impl Bus {
             Some(status) => bail!("the bus ended with {status}:\n{}", self.log_end()),
             None => bail!("the bus did not stop within {} s:\n{}", STOP_PATIENCE.as_secs(), self.log_end()),
         }
+    }
+
+    /// Ends the bus as a crash does: `kill -9`. Its folder stays.
+    ///
+    /// # Errors
+    /// Where it has ended before.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Starts the bus that was killed on its folder and at its address again, and waits until it takes requests.
+    ///
+    /// # Errors
+    /// As [`Prepared::start`].
+    pub fn start_again(&mut self) -> Result<()> {
+        let address = self.client.url().trim_start_matches("http://").to_owned();
+        let (child, answer) = self.place.spawn(&address)?;
+        self.child = child;
+        self.await_address(&answer)?;
+        Ok(())
+    }
+
+    fn await_address(&mut self, answer: &Receiver<String>) -> Result<String> {
+        answer.recv_timeout(PATIENCE).map_err(|_| {
+            let ended = self.child.try_wait().ok().flatten();
+            let how = ended.map_or("did not say its address".to_owned(), |status| format!("ended with {status}"));
+            anyhow!("the bus {how}:\n{}", self.log_end())
+        })
     }
 
     fn terminate(&self) -> Result<()> {
@@ -171,21 +203,40 @@ impl Prepared {
         put(&self.folder.path().join("plugins"), stem, component, manifest)
     }
 
+    /// Sets a variable of the bus's environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Starts the bus, and waits until it takes requests.
     ///
     /// # Errors
     /// Where it ends before, or takes too long; with the last lines of its log.
     pub fn start(self) -> Result<Bus> {
-        let Prepared { sandpost: binary, folder } = self;
-        let log = folder.path().join("log");
-        let mut child = sandpost(&binary)
-            .args(SERVE)
-            .current_dir(folder.path())
+        let (child, answer) = self.spawn(LISTEN)?;
+        // From here on the child is ended by `Drop`, whatever happens.
+        let mut bus = Bus { child, client: Client::new(""), place: self };
+        bus.client = Client::new(&bus.await_address(&answer)?);
+        Ok(bus)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// Starts the process. It tells its address when it takes requests, or hangs up.
+    fn spawn(&self, listen: &str) -> Result<(Child, Receiver<String>)> {
+        let mut child = sandpost(&self.sandpost)
+            .args(["serve", "--listen", listen])
+            .envs(self.variables.iter().cloned())
+            .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(File::create(&log)?)
+            .stderr(File::options().create(true).append(true).open(self.log())?)
             .spawn()
-            .with_context(|| format!("{} does not start", binary.display()))?;
+            .with_context(|| format!("{} does not start", self.sandpost.display()))?;
         let stdout = child.stdout.take().context("stdout is piped")?;
         let (sender, address) = mpsc::channel();
         // It reads on after the address, so that the bus never waits for somebody to read.
@@ -196,15 +247,7 @@ impl Prepared {
                 }
             }
         });
-        // From here on the child is ended by `Drop`, whatever happens.
-        let mut bus = Bus { child, client: Client::new(""), sandpost: binary, folder };
-        let url = address.recv_timeout(PATIENCE).map_err(|_| {
-            let ended = bus.child.try_wait().ok().flatten();
-            let how = ended.map_or("did not say its address".to_owned(), |status| format!("ended with {status}"));
-            anyhow!("the bus {how}:\n{}", last_lines(&log))
-        })?;
-        bus.client = Client::new(&url);
-        Ok(bus)
+        Ok((child, address))
     }
 }
 

@@ -3,9 +3,10 @@
 //! Three consumers take each order: `email` writes the mail, `inventory` reserves the stock, `analytics` counts.
 //! One order is confirmed by its supplier only in the third attempt. Another is in yen, which the first version
 //! of `email` cannot format: it ends as a dead letter, a fixed version is deployed while orders go on, and
-//! the dead letter is redriven. At the end the bus is asked for its figures, and each is held against what
-//! it must be.
+//! the dead letter is redriven. The bus is killed while mails are on their way to the mail API, and started again.
+//! At the end the bus and the API are asked for their figures, and each is held against what it must be.
 
+mod mail_api;
 mod manifests;
 mod orders;
 mod producer;
@@ -21,6 +22,7 @@ use clap::Parser;
 use example_harness::screen::{self, Story, Tone};
 use example_harness::{Bus, Places, SERVE, wait_for};
 
+use crate::mail_api::{API_KEY, MailApi};
 use crate::orders::Orders;
 use crate::producer::Producer;
 use crate::watch::Watch;
@@ -52,8 +54,9 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     let orders = Arc::new(Orders::generate(arguments.seed, arguments.orders));
-    let bus = start(&arguments.places)?;
-    let outcome = show(&bus, &orders, &arguments.places);
+    let api = MailApi::start()?;
+    let mut bus = start(&arguments.places, &api)?;
+    let outcome = show(&mut bus, &orders, &arguments.places, &api);
     if outcome.is_err() {
         screen::complain(&format!("the last lines of the bus's log:\n{}", bus.log_end()));
     }
@@ -61,12 +64,17 @@ fn run(arguments: &Arguments) -> Result<()> {
     bus.stop()
 }
 
+/// The manifest of a consumer, as the demonstration needs it.
+fn manifest(places: &Places, name: &str, api: &MailApi) -> Result<String> {
+    let manifest = manifests::impatient(&fs::read_to_string(places.guest(&format!("{name}.toml"))?)?)?;
+    if name == "email" { manifests::mailing_to(&manifest, &api.url()) } else { Ok(manifest) }
+}
+
 /// Starts the bus with the three consumers.
-fn start(places: &Places) -> Result<Bus> {
-    let bus = Bus::prepare(places)?;
+fn start(places: &Places, api: &MailApi) -> Result<Bus> {
+    let bus = Bus::prepare(places)?.variable("SANDPOST_SECRET_MAIL_API_KEY", API_KEY);
     for name in CONSUMERS {
-        let manifest = fs::read_to_string(places.guest(&format!("{name}.toml"))?)?;
-        bus.add(name, &places.guest(&format!("{name}.wasm"))?, &manifests::impatient(&manifest)?)?;
+        bus.add(name, &places.guest(&format!("{name}.wasm"))?, &manifest(places, name, api)?)?;
     }
     screen::command(&format!("sandpost {}", SERVE.join(" ")));
     let bus = bus.start()?;
@@ -84,7 +92,7 @@ fn start(places: &Places) -> Result<Bus> {
     Ok(bus)
 }
 
-fn show(bus: &Bus, orders: &Arc<Orders>, places: &Places) -> Result<()> {
+fn show(bus: &mut Bus, orders: &Arc<Orders>, places: &Places, api: &MailApi) -> Result<()> {
     let (all, back_order, poison) = (&orders.all, &orders.all[orders.back_order], &orders.all[orders.poison]);
     screen::heading(&format!(
         "{} orders are placed. {} waits for its supplier; {} is in yen, which this version of email cannot format.",
@@ -93,9 +101,10 @@ fn show(bus: &Bus, orders: &Arc<Orders>, places: &Places) -> Result<()> {
         poison.id
     ));
     let story = Story::default();
-    let mut watch = Watch::new(bus.client(), &story, orders)?;
-    // The second half is placed while the fixed consumer is swapped in.
-    let producer = Producer::start(bus.client().clone(), orders.clone(), all.len() / 2);
+    let client = bus.client().clone();
+    let mut watch = Watch::new(&client, &story, orders)?;
+    // More orders are placed while the fixed consumer is swapped in, and the last ones before the crash.
+    let producer = Producer::start(client.clone(), orders.clone(), vec![all.len() / 2, all.len() / 5]);
 
     let letter = watch
         .until("the order in yen to die", &producer, |_| Ok(bus.client().dead_letters("email")?.into_iter().next()))?;
@@ -104,9 +113,8 @@ fn show(bus: &Bus, orders: &Arc<Orders>, places: &Places) -> Result<()> {
     screen::run(bus, &["dead-letters", "show", &letter.id])?;
 
     let broken = digest(bus, "email")?;
-    let manifest = manifests::impatient(&fs::read_to_string(places.guest("email.toml")?)?)?;
-    bus.lay_out("fixed", "email", &places.guest("email-fixed.wasm")?, &manifest)?;
-    story.tell(Tone::Plain, "shop", "the other half is placed while a fixed version of email is deployed");
+    bus.lay_out("fixed", "email", &places.guest("email-fixed.wasm")?, &manifest(places, "email", api)?)?;
+    story.tell(Tone::Plain, "shop", "orders go on while a fixed version of email is deployed");
     producer.go_on();
     screen::run(bus, &["plugins", "deploy", "fixed/email.wasm"])?;
     let fixed = watch.until("the fixed version to run", &producer, |_| {
@@ -116,15 +124,44 @@ fn show(bus: &Bus, orders: &Arc<Orders>, places: &Places) -> Result<()> {
     story.tell(Tone::Good, "email", &format!("runs {} in place of {}", short(&fixed), short(&broken)));
 
     screen::run(bus, &["dead-letters", "redrive", &letter.id])?;
+    watch.until("the redriven order to be mailed", &producer, |watch| Ok(watch.yen_mail_is_told().then_some(())))?;
+    let interrupted = crash(bus, &mut watch, &producer, &story, api)?;
     watch.until("every order to be settled", &producer, |watch| Ok(watch.all_is_settled().then_some(())))?;
     producer.finish()?;
     watch.tell_progress();
 
-    screen::heading("What the bus says in the end, and what it must be");
-    let told = summary::Told { letter: &letter, broken: &broken, fixed: &fixed };
-    summary::check(bus.client(), orders, &told)?.conclude()?;
+    screen::heading("What the bus and the mail API say in the end, and what it must be");
+    let book = api.book();
+    let told =
+        summary::Told { letter: &letter, broken: &broken, fixed: &fixed, interrupted, watch: &watch, book: &book };
+    summary::check(&client, orders, &told)?.conclude()?;
     screen::print("Every order is accounted for.");
     Ok(())
+}
+
+/// Kills the bus while the mail API has sent mails whose requests it has not answered yet, and starts it again.
+/// Answers how many those were.
+fn crash(bus: &mut Bus, watch: &mut Watch<'_>, producer: &Producer, story: &Story, api: &MailApi) -> Result<usize> {
+    let concurrency = bus.client().subscription("email")?.concurrency as usize;
+    api.hold_answers();
+    producer.go_on();
+    watch.until("mails to be on their way", producer, |_| Ok((api.book().waiting >= concurrency).then_some(())))?;
+    watch.until("the last order to be placed", producer, |_| Ok(producer.is_over().then_some(())))?;
+    let interrupted = api.book().waiting;
+    let what =
+        format!("{interrupted} mails are sent, and their requests not answered yet: the bus is killed (kill -9)");
+    story.tell(Tone::Bad, "shop", &what);
+    watch.before_the_end();
+    bus.kill()?;
+    api.answer();
+    bus.start_again()?;
+    watch.follow_again()?;
+    story.tell(
+        Tone::Good,
+        "shop",
+        "the bus runs again; what was not acknowledged is handled again, with the same keys",
+    );
+    Ok(interrupted)
 }
 
 /// The digest of what a consumer runs.

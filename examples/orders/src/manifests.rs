@@ -1,4 +1,4 @@
-//! The consumers' manifests, made for an audience that will not wait for minutes.
+//! The consumers' manifests, made for an audience that will not wait for minutes, and for a mail API of our own.
 
 use anyhow::{Context, Result};
 use toml::{Table, Value};
@@ -25,9 +25,38 @@ pub(crate) fn impatient(manifest: &str) -> Result<String> {
     Ok(manifest.to_string())
 }
 
+/// The manifest of `email` with another mail API, which is on this machine. All else is as it is.
+///
+/// # Errors
+/// Where it is not the manifest of `email`.
+pub(crate) fn mailing_to(manifest: &str, url: &str) -> Result<String> {
+    let mut manifest: Table = manifest.parse().context("the manifest is no TOML")?;
+    let config = manifest.get_mut("config").and_then(Value::as_table_mut).context("email has a [config]")?;
+    config.insert("mail_api".to_owned(), url.into());
+    let grants = manifest.get_mut("grants").and_then(|grants| grants.get_mut("http")).and_then(Value::as_array_mut);
+    for grant in grants.context("email has [grants] http")? {
+        let grant = grant.as_table_mut().context("the grant of the mail API is a table")?;
+        grant.insert("url".to_owned(), url.into());
+        grant.insert("private".to_owned(), true.into());
+    }
+    Ok(manifest.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_mail_api_changes() {
+        let manifest = "[grants]\nhttp = [{ url = \"https://a\", secrets = [\"k\"] }]\n[config]\nfrom = \"b\"\n";
+        let changed: Table = mailing_to(manifest, "http://c").unwrap().parse().unwrap();
+        let grant = &changed["grants"]["http"][0];
+        assert_eq!((grant["url"].as_str(), grant["private"].as_bool()), (Some("http://c"), Some(true)));
+        assert_eq!(grant["secrets"][0].as_str(), Some("k"));
+        assert_eq!(changed["config"]["mail_api"].as_str(), Some("http://c"));
+        assert_eq!(changed["config"]["from"].as_str(), Some("b"));
+        assert!(mailing_to("[config]\n", "http://c").is_err());
+    }
 
     #[test]
     fn only_the_retries_change() {

@@ -22,15 +22,15 @@ pub(crate) struct Producer {
 }
 
 impl Producer {
-    /// Begins. The last `later` orders are placed after [`Producer::go_on`].
-    pub(crate) fn start(client: Client, orders: Arc<Orders>, later: usize) -> Self {
+    /// Begins. Where so many orders are left as one of `pauses` says, it waits for [`Producer::go_on`].
+    pub(crate) fn start(client: Client, orders: Arc<Orders>, pauses: Vec<usize>) -> Self {
         let placed = Arc::new(AtomicUsize::new(0));
         let (go_on, may_go_on) = mpsc::channel();
         let counted = placed.clone();
         let thread = std::thread::spawn(move || {
             for (index, order) in orders.all.iter().enumerate() {
-                if index + later == orders.all.len() {
-                    may_go_on.recv_timeout(PATIENCE).context("nobody asked for the rest of the orders")?;
+                if pauses.contains(&(orders.all.len() - index)) {
+                    may_go_on.recv_timeout(PATIENCE).context("nobody asked for more orders")?;
                 }
                 let event = Event::json(&order.id, "/shop/orders", "com.example.order.placed", order)?;
                 // The customer is the key: what one customer orders is handled in order.
@@ -48,7 +48,7 @@ impl Producer {
         self.placed.load(Ordering::Relaxed)
     }
 
-    /// Places the rest.
+    /// Places the next ones.
     pub(crate) fn go_on(&self) {
         // It fails where the thread ended with an error, which `finish` tells.
         let _ = self.go_on.send(());

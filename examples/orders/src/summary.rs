@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result};
 use example_harness::{Checks, Client, DeadLetter, Message, Subscription};
 
+use crate::mail_api::Book;
 use crate::manifests::ATTEMPTS_MAX;
 use crate::orders::Orders;
+use crate::watch::Watch;
 use crate::{CONSUMERS, short};
 
 /// Articles that the shop has few of, and how many: `config` of the inventory's manifest.
@@ -21,6 +23,11 @@ pub(crate) struct Told<'a> {
     /// Digests of the two versions of `email`.
     pub(crate) broken: &'a str,
     pub(crate) fixed: &'a str,
+    /// Mails that were asked for and not acknowledged when the bus was killed.
+    pub(crate) interrupted: usize,
+    pub(crate) watch: &'a Watch<'a>,
+    /// What the mail API has seen.
+    pub(crate) book: &'a Book,
 }
 
 pub(crate) fn check(client: &Client, orders: &Orders, told: &Told<'_>) -> Result<Checks> {
@@ -34,19 +41,20 @@ pub(crate) fn check(client: &Client, orders: &Orders, told: &Told<'_>) -> Result
         client.subscriptions()?.into_iter().map(|one| (one.name.clone(), one)).collect();
     for name in CONSUMERS {
         let one = subscriptions.get(name).with_context(|| format!("there is no subscription {name}"))?;
-        check_account(&mut checks, one, count);
+        check_account(&mut checks, one, told.watch.failures(one), count);
     }
     check_letter(&mut checks, orders, told);
     let runs = subscriptions["email"].digest.as_deref().unwrap_or("nothing");
     checks.holds("email runs the fixed version", short(runs), short(told.fixed), runs == told.fixed);
     check_mails(&mut checks, orders, &client.messages_once("email.sent", subscriptions["email"].acked)?);
+    check_api(&mut checks, orders, told);
     let low = usize::from(orders.ordered(STOCK.0) > STOCK.1 - LOW_STOCK);
     checks.equal("messages in stock.low", client.messages("stock.low")?.len(), low);
     Ok(checks)
 }
 
 /// Nothing is lost, and nothing is left.
-fn check_account(checks: &mut Checks, one: &Subscription, count: u64) {
+fn check_account(checks: &mut Checks, one: &Subscription, failures: u64, count: u64) {
     let (failed, redriven) = match one.name.as_str() {
         "email" => (ATTEMPTS_MAX.into(), 1),
         // The supplier confirms in the third attempt.
@@ -55,7 +63,7 @@ fn check_account(checks: &mut Checks, one: &Subscription, count: u64) {
     };
     let figures = [
         ("matched", one.matched, count),
-        ("failed calls", one.calls("retry"), failed),
+        ("failed calls", failures, failed),
         ("redriven", one.redriven, redriven),
         ("acked", one.acked, count),
         ("dead", one.dead, 0),
@@ -63,6 +71,20 @@ fn check_account(checks: &mut Checks, one: &Subscription, count: u64) {
         ("pending", one.pending, 0),
     ];
     checks.row(&one.name, &figures);
+}
+
+/// What left the bus: one mail for each order by its key, however often it was asked for.
+fn check_api(checks: &mut Checks, orders: &Orders, told: &Told<'_>) {
+    let book = told.book;
+    checks.equal("mails that the API has sent, by key", book.mails.len(), orders.all.len());
+    let mailed: BTreeSet<_> = book.mails.values().filter_map(|sent| sent.mail["order"].as_str()).collect();
+    let ordered: BTreeSet<_> = orders.all.iter().map(|order| order.id.as_str()).collect();
+    checks.equal("orders that have one there", mailed.intersection(&ordered).count(), ordered.len());
+    let expected = format!("{} or more", told.interrupted);
+    let repeated = book.repeated();
+    checks.holds("requests repeated after the crash", repeated, &expected, repeated >= told.interrupted.max(1));
+    checks.equal("requests that were no repetition of theirs", book.mixed_up, 0);
+    checks.equal("requests without the secret", book.refused, 0);
 }
 
 /// The evidence that the dead letter kept.

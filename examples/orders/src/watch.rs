@@ -23,6 +23,8 @@ pub(crate) struct Watch<'a> {
     mails: Tail,
     low_stock: Tail,
     subscriptions: BTreeMap<String, Subscription>,
+    /// Failed calls before the bus was killed, by subscription: a bus counts those since its start.
+    earlier_failures: BTreeMap<String, u64>,
     placed: usize,
     /// When the back order was known to be placed.
     back_order_since: Option<Instant>,
@@ -47,6 +49,7 @@ impl<'a> Watch<'a> {
             mails: client.tail("email.sent")?,
             low_stock: client.tail("stock.low")?,
             subscriptions: BTreeMap::new(),
+            earlier_failures: BTreeMap::new(),
             placed: 0,
             back_order_since: None,
             back_order_age: None,
@@ -71,6 +74,24 @@ impl<'a> Watch<'a> {
             self.look(producer)?;
             ask(self)
         })
+    }
+
+    /// Keeps what a bus that is killed forgets.
+    pub(crate) fn before_the_end(&mut self) {
+        let failures = self.subscriptions.values().map(|one| (one.name.clone(), one.calls("retry")));
+        self.earlier_failures = failures.collect();
+    }
+
+    /// Follows the bus that was started again.
+    pub(crate) fn follow_again(&mut self) -> Result<()> {
+        self.mails = self.client.tail("email.sent")?;
+        self.low_stock = self.client.tail("stock.low")?;
+        Ok(())
+    }
+
+    /// Failed calls of a subscription, over all starts of the bus.
+    pub(crate) fn failures(&self, one: &Subscription) -> u64 {
+        self.earlier_failures.get(&one.name).copied().unwrap_or(0) + one.calls("retry")
     }
 
     fn look(&mut self, producer: &Producer) -> Result<()> {
@@ -108,7 +129,7 @@ impl<'a> Watch<'a> {
         };
         // The bus counts ages in milliseconds.
         let younger = inventory.oldest_pending_seconds + 0.002 < age.as_secs_f64();
-        inventory.calls("retry") > 0 && inventory.dead == 0 && younger
+        self.failures(inventory) > 0 && inventory.dead == 0 && younger
     }
 
     /// Whether all orders are placed, no subscription has anything left to do, and all of it was told.
@@ -116,6 +137,10 @@ impl<'a> Watch<'a> {
         let orders = self.orders.all.len();
         let settled = |one: &Subscription| one.pending == 0 && one.dead == 0 && one.matched == orders as u64;
         self.placed == orders && self.yen_mail_told && self.subscriptions.values().all(settled)
+    }
+
+    pub(crate) fn yen_mail_is_told(&self) -> bool {
+        self.yen_mail_told
     }
 
     fn tell_mails(&mut self) -> Result<()> {
@@ -144,8 +169,9 @@ impl<'a> Watch<'a> {
 
     fn tell_failures(&mut self, name: &'static str, order: &str) {
         let Some(subscription) = self.subscriptions.get(name) else { return };
+        let failures = self.failures(subscription);
         let told = self.failures_told.entry(name).or_default();
-        for attempt in *told + 1..=subscription.calls("retry") {
+        for attempt in *told + 1..=failures {
             let what = format!("{order} failed in attempt {attempt} of {}", subscription.max_attempts);
             self.story.tell(Tone::Warning, name, &what);
             *told = attempt;
@@ -168,7 +194,7 @@ impl<'a> Watch<'a> {
             self.back_order_told = true;
             let inventory = &self.subscriptions["inventory"];
             let order = &self.orders.all[self.orders.back_order].id;
-            let what = format!("{order} is acked in attempt {}", inventory.calls("retry") + 1);
+            let what = format!("{order} is acked in attempt {}", self.failures(inventory) + 1);
             self.story.tell(Tone::Good, "inventory", &what);
         }
     }

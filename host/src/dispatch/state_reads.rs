@@ -82,3 +82,42 @@ impl StateSource for StateReads {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::log::redb_log::{OpenOptions, RedbLog};
+    use crate::log::{Listener, LogFailure, StateWrite, TxnNumber};
+    use crate::message::SharedMessage;
+
+    struct Deaf;
+
+    impl Listener for Deaf {
+        fn synced(&self, _txn: TxnNumber, _messages: &[SharedMessage]) {}
+        fn failed(&self, _failure: LogFailure) {}
+    }
+
+    fn poll(synced: &mut StateSynced) -> Poll<bool> {
+        synced.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn what_was_read_is_synced_when_the_log_has_synced_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let log: Arc<dyn Log> = Arc::new(RedbLog::open(&OpenOptions::new(folder.path().join("data"))).unwrap());
+        let consumer: Arc<str> = "email".into();
+        let write = StateWrite { consumer: consumer.clone(), key: "a".to_owned(), value: Some(Bytes::from("1")) };
+        log.commit(Txn { writes: vec![write], ..Txn::default() }, None).unwrap();
+        let mut reads = StateReads::new(log.clone(), consumer);
+        assert_eq!(reads.get("a").unwrap(), Some(Bytes::from("1")), "it is sequenced, and nothing writes it yet");
+        let mut synced = reads.synced().unwrap();
+        assert!(poll(&mut synced).is_pending());
+        log.start(Arc::new(Deaf));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        assert!(runtime.block_on(synced));
+        log.close();
+        assert_eq!(poll(&mut reads.synced().unwrap()), Poll::Ready(false), "a log that stopped syncs nothing");
+    }
+}

@@ -73,6 +73,11 @@ impl Program {
         Self { version: Arc::new(version) }
     }
 
+    #[cfg(test)]
+    pub(super) fn version(&self) -> &Arc<Version> {
+        &self.version
+    }
+
     /// The consumer's file stem.
     pub fn consumer(&self) -> &Arc<str> {
         &self.version.consumer

@@ -7,6 +7,8 @@
 mod connector;
 mod network;
 mod response;
+#[cfg(test)]
+mod tests;
 
 use std::future::{Future, ready};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,6 +20,9 @@ use http::{Method, Request, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use wasmtime::component::{Resource, ResourceTable};
+use wasmtime_wasi::p2::bindings::io::error::Error as IoError;
+use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks};
 
 pub use network::CaError;
@@ -96,16 +101,12 @@ impl Http {
         Arc::strong_count(&self.hooks.open) > 1
     }
 
-    pub(super) fn view<'a>(&'a mut self, table: &'a mut wasmtime::component::ResourceTable) -> WasiHttpCtxView<'a> {
+    pub(super) fn view<'a>(&'a mut self, table: &'a mut ResourceTable) -> WasiHttpCtxView<'a> {
         WasiHttpCtxView { hooks: &mut self.hooks, table, ctx: &mut self.context }
     }
 
     /// As [`Http::view`], for the one function that sends.
-    pub(super) fn sending<'a>(
-        &'a mut self,
-        table: &'a mut wasmtime::component::ResourceTable,
-        sending: Sending,
-    ) -> WasiHttpCtxView<'a> {
+    pub(super) fn sending<'a>(&'a mut self, table: &'a mut ResourceTable, sending: Sending) -> WasiHttpCtxView<'a> {
         self.hooks.sending = Some(sending);
         self.view(table)
     }
@@ -160,12 +161,9 @@ impl WasiHttpHooks for Hooks {
         }
     }
 
-    fn p2_error_from_hyper(
-        &mut self,
-        error: &hyper::Error,
-    ) -> wasmtime_wasi_http::p2::bindings::http::types::ErrorCode {
+    fn p2_error_from_hyper(&mut self, error: &hyper::Error) -> ErrorCode {
         tracing::debug!(%error, "an answer broke off");
-        wasmtime_wasi_http::p2::bindings::http::types::ErrorCode::HttpProtocolError
+        ErrorCode::HttpProtocolError
     }
 }
 
@@ -333,6 +331,22 @@ fn no_connection(error: &ConnectError, origin: &Origin, lines: &Lines) -> Error 
     };
     lines.warn(format_args!("no connection to {origin}: {error}"));
     answer
+}
+
+/// `http-error-code`: why a body broke off, if that is why a stream failed.
+pub(super) fn code_of(guest: &mut Guest, error: &Resource<IoError>) -> wasmtime::Result<Option<ErrorCode>> {
+    let (_, table) = guest.http_parts();
+    let error = table.get(error)?;
+    if let Some(code) = error.downcast_ref::<ErrorCode>() {
+        return Ok(Some(code.clone()));
+    }
+    Ok(error.downcast_ref::<Error>().and_then(|error| match error {
+        Error::HttpResponseBodySize(bytes) => Some(ErrorCode::HttpResponseBodySize(*bytes)),
+        Error::HttpResponseIncomplete => Some(ErrorCode::HttpResponseIncomplete),
+        Error::HttpProtocolError => Some(ErrorCode::HttpProtocolError),
+        Error::ConnectionReadTimeout => Some(ErrorCode::ConnectionReadTimeout),
+        _ => None,
+    }))
 }
 
 impl wasmtime_wasi_http::WasiHttpView for Guest {

@@ -4,13 +4,14 @@
 use std::borrow::Cow;
 
 use wasmtime::StoreContextMut;
-use wasmtime::component::{Linker, WasmList, WasmStr};
+use wasmtime::component::{Linker, Resource, WasmList, WasmStr};
+use wasmtime_wasi::p2::bindings::io::error::Error as IoError;
 use wasmtime_wasi_http::p2::bindings::http::{outgoing_handler, types as http_types};
 use wasmtime_wasi_http::{WasiHttp, WasiHttpView};
 
 use super::guest::Guest;
 use super::records::{EntryRecord, Level, Outgoing, PublishRefusal, StateRefusal};
-use super::{publish, state};
+use super::{http, publish, state};
 use crate::limits::GUEST_LOG_BYTES_MAX;
 
 /// What a component may import: interfaces, or whole packages of WASI 0.2. Toolchains import
@@ -51,6 +52,14 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     let options = wasmtime_wasi_http::p2::bindings::LinkOptions::default();
     outgoing_handler::add_to_linker::<_, WasiHttp>(linker, Guest::sending)?;
     http_types::add_to_linker::<_, WasiHttp>(linker, &(&options).into(), Guest::http)?;
+    // wasmtime's own knows only codes, and what a body breaks off with is none yet.
+    linker.allow_shadowing(true);
+    linker
+        .instance("wasi:http/types@0.2.12")?
+        .func_wrap("http-error-code", |mut store: Store<'_>, (error,): (Resource<IoError>,)| {
+            Ok((http::code_of(store.data_mut(), &error)?,))
+        })?;
+    linker.allow_shadowing(false);
     linker.instance("sandpost:consumer/types@0.1.0")?;
 
     let mut bus = linker.instance("sandpost:consumer/bus@0.1.0")?;

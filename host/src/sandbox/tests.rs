@@ -20,22 +20,27 @@ const PATIENCE: Duration = Duration::from_secs(3_600);
 const SCRIPT: &str = include_str!("tests/script.wat");
 
 /// A sandbox in a folder of its own, and the runtime that its timers need.
-struct Bench {
+pub(super) struct Bench {
     sandbox: Sandbox,
-    runtime: tokio::runtime::Runtime,
+    pub(super) runtime: tokio::runtime::Runtime,
     folder: tempfile::TempDir,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let options = SandboxOptions { instances_max: 4, ..SandboxOptions::new(folder.path().join("artifacts")) };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Self { sandbox: Sandbox::new(options).unwrap(), runtime, folder }
     }
 
     fn program(&self) -> Program {
         self.program_of(SCRIPT)
+    }
+
+    pub(super) fn program_with(&self, manifest: &Manifest) -> Program {
+        let component = self.sandbox.load("test", &wat::parse_str(SCRIPT).unwrap()).unwrap();
+        Program::new("email".into(), component, manifest).unwrap()
     }
 
     fn program_of(&self, wat: &str) -> Program {

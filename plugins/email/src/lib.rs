@@ -1,8 +1,11 @@
-//! Writes the confirmation mail of an order.
+//! Writes the confirmation mail of an order, and sends it.
 //!
-//! It takes `order.placed` and publishes the mail as `email.sent`, for the gateway that speaks SMTP:
-//! `{"order", "from", "to", "subject", "text"}`, with the customer as its key. Nothing here sends twice: the event
-//! and the acknowledgement are one transaction.
+//! It takes `order.placed`, posts the mail to the mail API as JSON (`{"order", "from", "to", "subject", "text"}`), and
+//! publishes it as `email.sent`, with the customer as its key. The event and the acknowledgement are one
+//! transaction. The request is not a part of it: a crash between the two has it made again, and the API knows by the
+//! idempotency key that it has sent that mail.
+//!
+//! While the API is down or busy, orders wait and are not charged an attempt. What it refuses for good is a dead letter.
 //!
 //! An order in a currency that this version cannot format is retried rather than rejected, for a later
 //! version may be able to: built with the feature `all-currencies` it is one.
@@ -32,7 +35,8 @@ pub struct Item {
     price_cents: u64,
 }
 
-/// Writes the mail of an order. The config `from` is its sender.
+/// Sends the mail of an order. The config `from` is its sender, `mail_api` the URL of the API, and the secret
+/// `mail_api_key` its key.
 pub fn handle(Json(order): Json<Order>, bus: &Bus) -> Result<(), Failure> {
     if !mail::is_address(&order.customer) {
         return Err(Failure::reject(format!(
@@ -43,6 +47,13 @@ pub fn handle(Json(order): Json<Order>, bus: &Bus) -> Result<(), Failure> {
     let currency = Currency::named(&order.currency)
         .or_retry(format!("no format for amounts in {:?}, as order {} has them", order.currency, order.id))?;
     let mail = Mail::confirmation(&order, currency, bus.required_config("from")?)?;
+    bus.http()
+        .post(bus.required_config("mail_api")?)
+        .bearer(bus.secret("mail_api_key")?)
+        .idempotency_key()
+        .json(&mail)?
+        .send()?
+        .ok()?;
     bus.publish(Event::json("email.sent", &mail)?.key(&order.customer).subject(&order.id))?;
     bus.info(format!("order {}: mail to {}", order.id, order.customer));
     Ok(())

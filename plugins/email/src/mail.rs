@@ -5,7 +5,7 @@ use crate::{Item, Order};
 use sandpost_sdk::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// A mail, ready for the gateway.
+/// A mail, as the API takes it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mail {
     /// The id of its order.

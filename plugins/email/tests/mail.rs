@@ -2,11 +2,20 @@
 
 use email::handle;
 use sandpost_sdk::prelude::*;
-use sandpost_sdk::testing::{Settlement, TestBus, json_message};
+use sandpost_sdk::testing::{Settlement, TestBus, json_message, placeholder, response};
+use sandpost_sdk::{HttpError, HttpResponse};
 use serde_json::{Value, json};
+use std::time::Duration;
 
+const API: &str = "https://mail.example.com/v1/mails";
+
+/// A bus whose mail API takes every mail.
 fn bus() -> TestBus {
-    TestBus::with_manifest(include_str!("../email.toml"))
+    answering(|| Ok(response(202)))
+}
+
+fn answering(answer: impl Fn() -> Result<HttpResponse, HttpError> + 'static) -> TestBus {
+    TestBus::with_manifest(include_str!("../email.toml")).http(move |_| answer())
 }
 
 fn order(customer: &str, currency: &str) -> Message {
@@ -32,7 +41,35 @@ fn an_order_becomes_a_mail_to_its_customer() {
         "text": "Thank you for your order. We have noted:\n\n  2 x BOOK-1: 25.98 EUR\n  1 x MUG-2: 8.50 EUR\n\n\
                  Total: 34.48 EUR\n",
     });
-    assert_eq!(run.published_json::<Value>("email.sent"), [mail]);
+    assert_eq!(run.published_json::<Value>("email.sent"), [mail.clone()]);
+
+    let [request] = &run.requests[..] else { panic!("{:?}", run.requests) };
+    assert_eq!((request.method.as_str(), request.url.as_str()), ("POST", API));
+    assert_eq!(serde_json::from_slice::<Value>(&request.body).unwrap(), mail);
+    let header = |name: &str| request.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    assert_eq!(header("authorization"), Some(format!("Bearer {}", placeholder("mail_api_key"))));
+    assert_eq!(header("idempotency-key").as_deref(), Some("test:/test:test-1"));
+}
+
+#[test]
+fn while_the_api_is_down_an_order_waits_and_is_not_charged() {
+    let refused = || Err(HttpError::Unreachable("the host refuses connections".to_owned()));
+    let (settlement, runs) = answering(refused).settle(handle, &order("mira@example.com", "EUR"));
+    assert_eq!(settlement, Settlement::Pending("the host refuses connections".into()));
+    assert!(runs[0].published.is_empty(), "a mail that is not sent is not told of");
+
+    let busy = || Ok(HttpResponse { headers: vec![("retry-after".into(), "7".into())], ..response(503) });
+    let run = answering(busy).deliver(handle, &order("mira@example.com", "EUR"));
+    let failure = Failure::unavailable(format!("{API} answered 503")).after(Duration::from_secs(7));
+    assert_eq!(run.outcome, Err(failure));
+}
+
+#[test]
+fn what_the_api_refuses_for_good_is_a_dead_letter() {
+    let refuses = || Ok(HttpResponse { body: b"no such mailbox".to_vec(), ..response(422) });
+    let (settlement, runs) = answering(refuses).settle(handle, &order("mira@example.com", "EUR"));
+    assert_eq!(settlement, Settlement::Dead(format!("{API} answered 422: no such mailbox")));
+    assert_eq!(runs.len(), 1);
 }
 
 #[cfg(not(feature = "all-currencies"))]
