@@ -17,8 +17,9 @@
 //! knows the host's code.
 //!
 //! [`daemon`] is the life of one process, with its folders; [`client`] is what is asked of it over HTTP,
-//! and [`views`] is what it answers. [`guest`] finds the components; [`small_disk`] makes a disk that can
-//! be filled; [`outside`] is a service that consumers make requests to; [`ledger`] publishes from many threads, and keeps what was acknowledged to them.
+//! and [`views`] is what it answers; [`tail`] follows a topic. [`guest`] finds the components, and [`state()`]
+//! reads what an obedient one keeps; [`small_disk`] makes a disk that can be filled; [`outside`] is a service that
+//! consumers make requests to; [`ledger`] publishes from many threads, and keeps what was acknowledged to them.
 //!
 //! No test asserts how long something took. Each waits for an event, and gives up after [`PATIENCE`]
 //! with all that is known of the bus.
@@ -31,6 +32,8 @@ mod orders;
 pub mod outside;
 mod process;
 pub mod small_disk;
+pub mod state;
+pub mod tail;
 pub mod views;
 
 use std::time::Duration;
@@ -39,9 +42,11 @@ pub use client::{Answer, Client};
 pub use daemon::{Daemon, Setup};
 pub use guests::{digest, guest, stamped};
 pub use ledger::{Ledger, Publishers};
-pub use orders::publishing;
+pub use orders::{publishing, publishing_with_key};
 pub use outside::{Outside, Reply};
 pub use process::Exit;
+pub use state::state;
+pub use tail::Tail;
 pub use views::{Accepted, Attempt, DeadLetter, Event, Plugin, Problem, Subscription, Topic, Waiting};
 
 /// How long anything that must happen may take. Far longer than it ever takes: past this it is taken to

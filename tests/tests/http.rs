@@ -1,9 +1,7 @@
 //! The HTTP surface: ways to publish, what is refused and how, and what is answered.
 
-use std::io::{BufRead, BufReader};
-
 use obedient::Order;
-use sandpost_tests::{Accepted, Answer, Client, Daemon, Event, guest};
+use sandpost_tests::{Accepted, Answer, Daemon, Event, guest};
 use serde_json::{Value, json};
 
 const BATCH: (&str, &str) = ("content-type", "application/cloudevents-batch+json");
@@ -264,54 +262,29 @@ fn messages_are_read_in_pages() {
     assert_eq!(bus.messages("orders").len(), 250);
 }
 
-/// The next event of a stream: its id and its data.
-fn next_event(stream: &mut impl BufRead) -> (u64, Event) {
-    let (mut id, mut data) = (None, String::new());
-    loop {
-        let mut line = String::new();
-        assert!(stream.read_line(&mut line).expect("the stream can be read") > 0, "the stream ended");
-        match line.trim_end().split_once(": ") {
-            Some(("id", text)) => id = text.parse().ok(),
-            Some(("data", text)) => data += text,
-            _ if line == "\n" && !data.is_empty() => {
-                let event = serde_json::from_str(&data).expect("data is a structured event");
-                return (id.expect("every event has an id"), event);
-            }
-            _ => {}
-        }
-    }
-}
-
-fn tail(bus: &Client, path: &str, headers: &[(&str, &str)]) -> impl BufRead + use<> {
-    let response = bus.open("GET", path, headers, b"").expect("the bus answers");
-    assert_eq!(response.status().as_u16(), 200);
-    assert_eq!(response.headers()["content-type"], "text/event-stream");
-    BufReader::new(response.into_body().into_reader())
-}
-
 #[test]
 fn a_tail_shows_messages_as_they_are_synced() {
     let bus = Daemon::setup().start();
     let publish = |topic: &str, number: u64| bus.publish(topic, "k", json!({ "number": number }));
     let first = publish("order.placed", 0);
-    let mut all = tail(&bus, "/topics/order.%3E/tail?from=0", &[]);
-    let mut new = tail(&bus, "/topics/order.placed/tail", &[]);
+    let mut all = bus.tail("/topics/order.%3E/tail?from=0", &[]);
+    let mut new = bus.tail("/topics/order.placed/tail", &[]);
     publish("user.placed", 1);
     let third = publish("order.placed", 2);
     let fourth = publish("order.sent", 3);
     let fifth = publish("order.placed", 4);
 
     for (accepted, number) in [(&first, 0), (&third, 2), (&fourth, 3), (&fifth, 4)] {
-        let (id, event) = next_event(&mut all);
+        let (id, event) = all.next_event();
         assert_eq!((id, event.sequence), (accepted.offset, accepted.sequence));
         assert_eq!(event.data, json!({ "number": number }));
     }
-    assert_eq!(next_event(&mut new).0, third.offset, "from the end on");
-    assert_eq!(next_event(&mut new).0, fifth.offset);
+    assert_eq!(new.next_event().0, third.offset, "from the end on");
+    assert_eq!(new.next_event().0, fifth.offset);
     // Whoever comes back goes on behind what was seen last.
     let last = third.offset.to_string();
-    let mut again = tail(&bus, "/topics/%3E/tail?from=0", &[("last-event-id", &last)]);
-    assert_eq!(next_event(&mut again).0, fourth.offset);
+    let mut again = bus.tail("/topics/%3E/tail?from=0", &[("last-event-id", &last)]);
+    assert_eq!(again.next_event().0, fourth.offset);
     bus.get("/topics/order..x/tail").problem(400, "bad-topic");
     bus.get("/topics/order/tail?from=x").problem(400, "bad-parameter");
 }

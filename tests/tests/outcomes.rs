@@ -136,6 +136,22 @@ table! {
         Increment { key: "count".into(), then: None },
         GetState { key: "count".into(), topic: "told".into() },
     ] } => Told(json!({ "key": "count", "value": "2" }));
+    WhereSet { .. } = All { orders: vec![
+        SetState { key: "here".into(), value: "written".into(), then: None },
+        WhereSet { keys: vec!["here".into(), "not-here".into()], then: reject("one is missing") },
+        WhereSet { keys: vec!["here".into()], then: reject("all are set") },
+    ] } => Dead("rejected", &["reject"], &["all are set"]);
+    WhereKeys { .. } = All { orders: vec![
+        FillState { prefix: "two/".into(), count: 2, bytes: 1, then: None },
+        WhereKeys { prefix: "two/".into(), at_least: 3, at_most: 9, then: reject("too many") },
+        WhereKeys { prefix: "two/".into(), at_least: 0, at_most: 1, then: reject("too few") },
+        WhereKeys { prefix: "two/".into(), at_least: 2, at_most: 2, then: reject("two") },
+    ] } => Dead("rejected", &["reject"], &["two"]);
+    RejectWhereDifferent { .. } = RejectWhereDifferent { keys: vec!["never".into(); 2], pause_ms: 1 } => Acked;
+    RejectWhereDifferent { .. } = All { orders: vec![
+        SetState { key: "one".into(), value: "1".into(), then: None },
+        RejectWhereDifferent { keys: vec!["one".into(), "never".into()], pause_ms: 1 },
+    ] } => Dead("rejected", &["reject"], &["one is", "never is"]);
     GetState { .. } = GetState { key: "never".into(), topic: "told".into() } => Told(json!({ "value": null }));
     GetState { .. } = GetState { key: String::new(), topic: "told".into() } =>
         Dead(EXHAUSTED, &["retry"; 3], &["the key is empty"]);
@@ -162,6 +178,10 @@ table! {
 
 fn log(text: &str) -> Order {
     Order::Log { text: text.into(), then: None }
+}
+
+fn reject(reason: &str) -> Box<Order> {
+    Box::new(Order::Reject { reason: reason.into() })
 }
 
 fn publish(topic: &str) -> Order {

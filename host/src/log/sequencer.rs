@@ -494,4 +494,6 @@ fn settlement_bytes(settlement: &Settlement) -> usize {
 }
 
 #[cfg(test)]
+mod histories;
+#[cfg(test)]
 mod tests;

@@ -120,6 +120,22 @@ fn obey(order: Order, bus: &Bus, earlier_calls: u64) -> Result<(), Failure> {
             bus.state().update_json(&key, |count: &mut u64| *count += 1)?;
             then(next)
         }
+        Order::WhereSet { keys, then: next } => {
+            for key in &keys {
+                if bus.state().get(key)?.is_none() {
+                    return Ok(());
+                }
+            }
+            obey(*next, bus, earlier_calls)
+        }
+        Order::WhereKeys { prefix, at_least, at_most, then: next } => {
+            let found = bus.state().scan(&prefix, None, u32::MAX)?.len();
+            if found < at_least as usize || found > at_most as usize {
+                return Ok(());
+            }
+            obey(*next, bus, earlier_calls)
+        }
+        Order::RejectWhereDifferent { keys, pause_ms } => reject_where_different(bus, &keys, pause_ms),
         Order::GetState { key, topic } => {
             let value = bus.state().get(&key)?.map(|value| lossy(&value));
             tell(bus, &topic, &json!({ "key": key, "value": value }))
@@ -153,6 +169,21 @@ fn delayed(failure: Failure, after_ms: Option<u64>) -> Failure {
         Some(ms) => failure.after(Duration::from_millis(ms)),
         None => failure,
     }
+}
+
+fn reject_where_different(bus: &Bus, keys: &[String], pause_ms: u64) -> Result<(), Failure> {
+    let mut first = None;
+    for key in keys {
+        if first.is_some() {
+            std::thread::sleep(Duration::from_millis(pause_ms));
+        }
+        let value = bus.state().get(key)?;
+        let first = first.get_or_insert_with(|| value.clone());
+        if *first != value {
+            return Err(Failure::reject(format!("{} is {first:?}, and {key} is {value:?}", keys[0])));
+        }
+    }
+    Ok(())
 }
 
 /// Publishes what was found out, with the message's key.

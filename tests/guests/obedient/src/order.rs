@@ -151,6 +151,19 @@ pub enum Order {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         then: Option<Box<Order>>,
     },
+    /// Obey `then` where every one of these keys is set; each is read by itself.
+    WhereSet { keys: Vec<String>, then: Box<Order> },
+    /// Obey `then` where so many keys begin so, from one of these bounds to the other; they are read by one scan.
+    WhereKeys {
+        prefix: String,
+        #[serde(default)]
+        at_least: u32,
+        #[serde(default = "every")]
+        at_most: u32,
+        then: Box<Order>,
+    },
+    /// Read these keys with a pause before each but the first, and reject where their values are not the same.
+    RejectWhereDifferent { keys: Vec<String>, pause_ms: u64 },
     /// Report `{"key", "value"}`.
     GetState { key: String, topic: String },
     /// Report `{"entries": [[key, value], ...]}`.
