@@ -2,6 +2,7 @@
 
 mod activation;
 mod operate;
+mod seek;
 mod views;
 
 use std::collections::BTreeMap;
@@ -16,9 +17,10 @@ use crate::engine::Engine;
 use crate::limits::{FETCH_MESSAGES_MAX, MIB, WINDOW_BYTES_MAX};
 use crate::log::{Change, ReadBounds, ReadError, Selection, Txn};
 use crate::message::{Event, Offset, Sequence, SharedMessage};
+use crate::policy::StartAt;
 use crate::publish::{self, Accepted, PublishError};
 use crate::topic::TopicFilter;
-use crate::view::{DeadLetterView, PluginView, Readiness, SubscriptionView, TopicView};
+use crate::view::{DeadLetterView, PluginView, Readiness, SeekView, SubscriptionView, TopicView};
 use activation::Running;
 
 /// Why a question or command was refused.
@@ -216,6 +218,22 @@ impl Bus {
         operate::synced(&engine, txn).await?;
         engine.dismiss(name);
         Ok(())
+    }
+
+    /// What a seek of a subscription would come to. Blocks.
+    pub fn preview_seek(&self, name: &str, to: &StartAt) -> Result<SeekView, BusError> {
+        seek::preview(&*self.engine()?, name, to)
+    }
+
+    /// Moves a subscription to a place in the log; answers once that is synced.
+    pub async fn seek(&self, name: &str, to: StartAt) -> Result<SeekView, BusError> {
+        let (engine, name) = (self.engine()?, name.to_owned());
+        // A task of its own: it is carried through also where nobody waits for the answer any more.
+        let task = tokio::spawn(async move {
+            let _operator = engine.operator.lock().await;
+            seek::seek(&engine, &name, &to).await
+        });
+        task.await.map_err(|_| BusError::Stopping)?
     }
 
     /// Dead letters after an id, in the order of subscription and offset.

@@ -30,6 +30,7 @@ mod reload;
 mod retries;
 pub mod router;
 pub mod runner;
+pub mod seek;
 mod settling;
 mod state_reads;
 pub mod subscription;
@@ -152,6 +153,8 @@ pub struct Dispatcher {
     random: fastrand::Rng,
     bounds: Bounds,
 
+    /// Before it, messages with a dead letter are not among those that are read.
+    passes_dead_before: Offset,
     /// Everything before it was read.
     cursor: Offset,
     /// The offset after the last message that is counted: in `unread`, or read.
@@ -232,6 +235,7 @@ impl Dispatcher {
             active: false,
             random: fastrand::Rng::with_seed(seed),
             bounds,
+            passes_dead_before: loaded.record.passes_dead_before,
             cursor: floor,
             known_end: end.max(floor),
             unread,
@@ -359,6 +363,18 @@ impl Dispatcher {
         if let Some(digest) = version {
             self.discredited.remove(&digest);
         }
+    }
+
+    /// Takes over what the dispatcher before it knew and is not durable.
+    fn inherit(&mut self, before: &mut Self) {
+        self.active = before.active;
+        self.outcomes = before.outcomes;
+        self.refunds = before.refunds;
+        self.discredited = std::mem::take(&mut before.discredited);
+    }
+
+    pub fn passes_dead_before(&self) -> Offset {
+        self.passes_dead_before
     }
 
     pub fn id(&self) -> SubscriptionId {

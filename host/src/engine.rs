@@ -1,7 +1,7 @@
 //! One life of the log with everything that is rebuilt from it: dispatchers, runners, routes. A log that
 //! fails takes all of it along; what follows is a new engine, loaded as after a crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
@@ -17,13 +17,16 @@ use crate::dispatch::reader::Reader;
 use crate::dispatch::router::Router;
 use crate::dispatch::subscription::{Subscription, Surroundings};
 use crate::dispatch::workers::Workers;
+use crate::limits::FETCH_MESSAGES_MAX;
 use crate::log::position::Position;
+use crate::log::removal::ranges_contain;
 use crate::log::{
     CommitError, Counts, Listener, LoadedSubscription, Log, LogFailure, PluginRecord, PluginRecords, ReadError,
     Sequenced, SubscriptionId, SubscriptionRecord, Txn, TxnNumber,
 };
-use crate::message::{Millis, Offset, SharedMessage};
+use crate::message::{Millis, Offset, SharedMessage, TopicId};
 use crate::policy::Policy;
+use crate::topic::TopicName;
 
 /// A subscription and what is known of it besides its messages.
 #[derive(Clone)]
@@ -222,14 +225,7 @@ impl Engine {
     /// Called under the router's lock: no group is routed meanwhile, so what is counted here and what
     /// is routed afterwards meet without a gap.
     fn enrol(&self, loaded: &LoadedSubscription) -> Result<(), ReadError> {
-        // The writer may be about to show one more group: then it is counted again.
-        let (end, unread) = loop {
-            let end = self.log.end();
-            let unread = self.log.count(&loaded.record.selection, &loaded.position.gaps(end))?;
-            if self.log.end() == end {
-                break (end, unread);
-            }
-        };
+        let (end, unread) = self.unread_to_end(loaded)?;
         let seed = fastrand::u64(..);
         let dispatcher = Dispatcher::load(loaded, Policy::default(), unread, end, seed);
         let queue = self.workers.lock().unwrap_or_else(PoisonError::into_inner).queue();
@@ -242,6 +238,47 @@ impl Engine {
         };
         self.enrolled.write().unwrap_or_else(PoisonError::into_inner).insert(loaded.name.clone(), enrolled);
         Ok(())
+    }
+
+    /// How many messages a subscription has not passed, and the log's end that this stands on.
+    pub(crate) fn unread_to_end(&self, loaded: &LoadedSubscription) -> Result<(Offset, u64), ReadError> {
+        loop {
+            let end = self.log.end();
+            let unread = self.unread(&loaded.record, loaded.id, &loaded.position.gaps(end))?;
+            // The writer may have been about to show one more group: then it is counted again.
+            if self.log.end() == end {
+                return Ok((end, unread));
+            }
+        }
+    }
+
+    /// How many messages in ranges that its position has not passed a subscription has before it: all that
+    /// it takes but dead letters that it passes over.
+    pub(crate) fn unread(
+        &self,
+        record: &SubscriptionRecord,
+        id: SubscriptionId,
+        ranges: &[(Offset, Offset)],
+    ) -> Result<u64, ReadError> {
+        let mut count = self.log.count(&record.selection, ranges)?;
+        let Some(&(first, _)) = ranges.first().filter(|(first, _)| *first < record.passes_dead_before) else {
+            return Ok(count);
+        };
+        let names: HashMap<TopicId, TopicName> =
+            self.log.topics().into_iter().map(|topic| (topic.id, topic.name)).collect();
+        let takes = |topic: TopicId| names.get(&topic).and_then(|name| record.selection.from_offset(name.as_str()));
+        let mut after = first.checked_sub(1).map(|offset| (id, offset));
+        loop {
+            let page = self.log.dead_letters(Some(id), after, FETCH_MESSAGES_MAX)?;
+            let Some(last) = page.last() else { return Ok(count) };
+            after = Some((id, last.offset));
+            let passed_over = page.iter().filter(|letter| {
+                letter.offset < record.passes_dead_before
+                    && ranges_contain(ranges, letter.offset)
+                    && takes(letter.row.topic).is_some_and(|from| from <= letter.offset)
+            });
+            count = count.saturating_sub(passed_over.count() as u64);
+        }
     }
 
     /// The consumer whose manifest declares a subscription.
@@ -265,7 +302,7 @@ impl Engine {
         self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn reroute(&self, router: &mut Router) {
+    pub(crate) fn reroute(&self, router: &mut Router) {
         let enrolled = self.enrolled.read().unwrap_or_else(PoisonError::into_inner);
         router.set(enrolled.values().map(|one| one.subscription.clone()).collect());
     }

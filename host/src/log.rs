@@ -129,6 +129,9 @@ pub trait Log: Send + Sync + 'static {
     /// Everything that a dispatcher is rebuilt from.
     fn load(&self) -> Result<Loaded, ReadError>;
 
+    /// The same of one subscription, as of the last sync.
+    fn load_subscription(&self, id: SubscriptionId) -> Result<Option<LoadedSubscription>, ReadError>;
+
     /// Bytes that are sequenced and not yet synced; publishers wait where these are too many.
     fn unsynced_bytes(&self) -> usize;
 
@@ -470,6 +473,17 @@ pub enum Change {
     CreateSubscription { name: String, record: SubscriptionRecord, position: Position },
     /// Replaces the record of a subscription; position and counters stay.
     UpdateSubscription { id: SubscriptionId, record: SubscriptionRecord },
+    /// Moves a subscription, of which all that was sequenced is synced: its retry and held rows go, and its
+    /// account is this one. The record's epoch is one more than before.
+    Seek {
+        id: SubscriptionId,
+        record: SubscriptionRecord,
+        position: Position,
+        counts: Counts,
+        /// Dead letters that are put, and what they hold back.
+        dead: Vec<(Offset, Arc<DeadRow>)>,
+        parks: Vec<(Offset, Parks)>,
+    },
     /// Deletes the subscription, its rows and its account.
     RemoveSubscription { id: SubscriptionId },
     /// Records what a consumer runs, or forgets it where `None`.
@@ -487,6 +501,8 @@ pub struct SubscriptionRecord {
     pub created_ms: Millis,
     /// Raised by seek and remove.
     pub epoch: u64,
+    /// An unread message before it that has a dead letter is passed over: a seek left it behind.
+    pub passes_dead_before: Offset,
 }
 
 /// What each consumer runs, by file stem.

@@ -5,11 +5,12 @@ pub mod http;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::limits;
 use crate::message::{Millis, Offset, Sequence};
-use crate::topic::{TopicFilter, TopicName};
+use crate::topic::{TopicError, TopicFilter, TopicName};
 use http::HttpGrant;
 
 /// One subscription of a consumer, as its manifest declares it.
@@ -33,6 +34,43 @@ pub enum StartAt {
     /// At a topic's message, for all of its topics.
     Sequence(TopicName, Sequence),
     Time(Millis),
+}
+
+/// What a place to begin at may be, in the words of errors.
+pub const START_ALLOWED: &str = "\"now\", \"beginning\", an offset, \"TOPIC@SEQUENCE\" (from 1), or a time with its zone since 1970, such as \"2026-01-31T12:00:00Z\"";
+
+/// Why a text is no place to begin at.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    #[error("it must be {START_ALLOWED}")]
+    Unknown,
+    #[error("`{topic}` is not a topic: {error}")]
+    Topic { topic: String, error: TopicError },
+}
+
+impl FromStr for StartAt {
+    type Err = StartError;
+
+    fn from_str(text: &str) -> Result<Self, StartError> {
+        let number = |digits: &str| digits.parse().ok().filter(|number: &u64| *number <= limits::INTEGER_MAX);
+        match text {
+            "now" => Ok(Self::Now),
+            "beginning" => Ok(Self::Beginning),
+            digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                number(digits).map(Self::Offset).ok_or(StartError::Unknown)
+            }
+            place if place.contains('@') => {
+                let (topic, sequence) = place.rsplit_once('@').ok_or(StartError::Unknown)?;
+                let sequence = number(sequence).filter(|sequence| *sequence >= 1);
+                let named = TopicName::any(topic).map_err(|error| StartError::Topic { topic: topic.to_owned(), error });
+                Ok(Self::Sequence(named?, sequence.ok_or(StartError::Unknown)?))
+            }
+            time => {
+                let time: jiff::Timestamp = time.parse().map_err(|_| StartError::Unknown)?;
+                Millis::try_from(time.as_millisecond()).map(Self::Time).map_err(|_| StartError::Unknown)
+            }
+        }
+    }
 }
 
 /// How a subscription is delivered.

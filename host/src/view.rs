@@ -89,6 +89,30 @@ pub struct TopicView {
     pub subscriptions: Vec<String>,
 }
 
+/// What a seek comes to, in messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SeekView {
+    pub subscription: String,
+    /// Whether nothing was changed.
+    pub dry_run: bool,
+    /// The place: everything from this offset on is met again.
+    pub offset: Offset,
+    /// What is pending afterwards.
+    pub pending: u64,
+    /// Settled messages that are met again.
+    pub reopened: u64,
+    /// Held ones and ones in retry that are met again with fresh attempts.
+    pub restarted: u64,
+    /// Pending ones before the place, which count as skipped.
+    pub skipped: u64,
+    /// Dead letters from the place on, which stay what they are.
+    pub passed_over: u64,
+    /// Messages that were being redriven, and are dead letters again.
+    pub returned: u64,
+    /// Messages from the place on that retention removed, as far as sequences tell.
+    pub gone: u64,
+}
+
 /// A dead letter as people see it. Its id is `SUBSCRIPTION:OFFSET`.
 #[derive(Clone, Debug, Serialize)]
 pub struct DeadLetterView {

@@ -10,7 +10,7 @@ use crate::engine::{Engine, Enrolled};
 use crate::log::position::Position;
 use crate::log::{Change, CommitError, PluginRecord, ReadError, Selection, SubscriptionRecord, Txn};
 use crate::message::Offset;
-use crate::policy::{Manifest, StartAt, SubscriptionSpec};
+use crate::policy::{Manifest, SubscriptionSpec};
 use crate::sandbox::Program;
 
 /// What the bus keeps of a version that runs, to run it again on a new engine.
@@ -85,6 +85,7 @@ impl Engine {
                     selection: Selection { filters },
                     created_ms: now_ms,
                     epoch: 0,
+                    passes_dead_before: 0,
                 };
                 let position = Position::starting_at(from);
                 created.push((spec.name.clone(), record.clone(), position.clone()));
@@ -150,6 +151,13 @@ impl Engine {
         if selection == *old && *enrolled.consumer == *stem {
             return Ok(None);
         }
+        let record = SubscriptionRecord {
+            consumer: stem.to_owned(),
+            selection: selection.clone(),
+            created_ms: enrolled.created_ms,
+            epoch: dispatcher.epoch(),
+            passes_dead_before: dispatcher.passes_dead_before(),
+        };
         let (untold, skipped_unread) = if selection == *old {
             (0, 0)
         } else {
@@ -157,13 +165,11 @@ impl Engine {
             // What is not read yet, and would no longer be taken.
             let (cursor, passed) = dispatcher.reading_from();
             let unread = passed.gaps_from(cursor, end);
-            (untold, self.log.count(old, &unread)?.saturating_sub(self.log.count(&selection, &unread)?))
-        };
-        let record = SubscriptionRecord {
-            consumer: stem.to_owned(),
-            selection: selection.clone(),
-            created_ms: enrolled.created_ms,
-            epoch: dispatcher.epoch(),
+            let counted = |selection: &Selection| {
+                let record = SubscriptionRecord { selection: selection.clone(), ..record.clone() };
+                self.unread(&record, dispatcher.id(), &unread)
+            };
+            (untold, counted(old)?.saturating_sub(counted(&selection)?))
         };
         let change = Change::UpdateSubscription { id: dispatcher.id(), record };
         let end = if selection == *old { 0 } else { end };
@@ -197,13 +203,7 @@ impl Engine {
     }
 
     fn start_of(&self, spec: &SubscriptionSpec) -> Result<Offset, ActivateError> {
-        let start = match &spec.from {
-            StartAt::Now => Ok(self.log.end()),
-            StartAt::Beginning => Ok(0),
-            StartAt::Offset(offset) => Ok((*offset).min(self.log.end())),
-            StartAt::Sequence(topic, sequence) => self.log.locate(topic.as_str(), *sequence),
-            StartAt::Time(time_ms) => self.log.offset_at(*time_ms),
-        };
+        let start = self.place(&spec.from);
         start.map_err(|error| match error {
             ReadError::UnknownTopic { topic } => ActivateError::Refused {
                 reason: format!("`from` of subscription `{}` names the topic `{topic}`, which is not there", spec.name),

@@ -14,16 +14,15 @@ pub use keys::{ManifestError, ManifestProblem};
 use keys::{Source, Table, Value, shortened};
 
 use crate::limits;
-use crate::message::Millis;
 use crate::policy::{
-    Backoff, GuestLimits, Isolation, Manifest, OnExhausted, Order, Policy, RetryPolicy, StartAt, SubscriptionSpec,
+    Backoff, GuestLimits, Isolation, Manifest, OnExhausted, Order, Policy, RetryPolicy, START_ALLOWED, StartAt,
+    StartError, SubscriptionSpec,
 };
-use crate::topic::{TopicFilter, TopicName};
+use crate::topic::TopicFilter;
 
 /// What a name must be, in the words of errors.
 pub(crate) const NAME_ALLOWED: &str = "1 to 100 letters, digits, `-` and `_`";
 const _: () = assert!(limits::NAME_BYTES_MAX == 100, "the text above says so");
-const FROM_ALLOWED: &str = "\"now\", \"beginning\", an offset, \"TOPIC@SEQUENCE\" (from 1), or a time with its zone since 1970, such as \"2026-01-31T12:00:00Z\"";
 /// One page of WebAssembly memory; nothing runs with less.
 const MEMORY_BYTES_MIN: u64 = 64 * limits::KIB as u64;
 
@@ -142,26 +141,10 @@ fn start_at(value: &Value<'_>) -> Result<StartAt, ManifestError> {
         return value.whole(0..=limits::INTEGER_MAX).map(StartAt::Offset);
     }
     let text = value.scalar()?;
-    let number = |digits: &str| digits.parse::<u64>().ok().filter(|number| *number <= limits::INTEGER_MAX);
-    let impossible = || value.impossible(&text, FROM_ALLOWED);
-    match text.as_str() {
-        "now" => Ok(StartAt::Now),
-        "beginning" => Ok(StartAt::Beginning),
-        digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            number(digits).map(StartAt::Offset).ok_or_else(impossible)
-        }
-        place if place.contains('@') => {
-            let (topic, sequence) = place.rsplit_once('@').ok_or_else(impossible)?;
-            let topic_problem = |error| value.error(ManifestProblem::Topic { value: shortened(topic), error });
-            let topic = TopicName::any(topic).map_err(topic_problem)?;
-            let sequence = number(sequence).filter(|sequence| *sequence >= 1).ok_or_else(impossible)?;
-            Ok(StartAt::Sequence(topic, sequence))
-        }
-        time => {
-            let time: jiff::Timestamp = time.parse().map_err(|_| impossible())?;
-            Millis::try_from(time.as_millisecond()).map(StartAt::Time).map_err(|_| impossible())
-        }
-    }
+    text.parse().map_err(|error| match error {
+        StartError::Unknown => value.impossible(&text, START_ALLOWED),
+        StartError::Topic { topic, error } => value.error(ManifestProblem::Topic { value: shortened(&topic), error }),
+    })
 }
 
 fn policy(table: &Table<'_>) -> Result<Policy, ManifestError> {

@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::limits::KIB;
-use crate::log::{HeldAt, Log, ReadBounds, ReadError, RetryRow, Selection};
+use crate::log::{Batch, HeldAt, Log, ReadBounds, ReadError, RetryRow, Selection};
 use crate::message::{Offset, SharedMessage};
 
 use super::Event;
@@ -22,9 +22,29 @@ const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// What a dispatcher wants to know.
 pub enum Request {
-    Fetch { subscription: Arc<Subscription>, selection: Selection, from: Offset, messages_max: usize, bytes_max: usize },
-    Retries { subscription: Arc<Subscription>, offsets: Vec<Offset> },
-    Row { subscription: Arc<Subscription>, at: HeldAt },
+    Fetch {
+        asker: Asker,
+        selection: Selection,
+        /// Messages before it that have a dead letter are left out.
+        passes_dead_before: Offset,
+        from: Offset,
+        messages_max: usize,
+        bytes_max: usize,
+    },
+    Retries {
+        asker: Asker,
+        offsets: Vec<Offset>,
+    },
+    Row {
+        asker: Asker,
+        at: HeldAt,
+    },
+}
+
+/// Who wants to know: one dispatcher of a subscription, by its generation.
+pub struct Asker {
+    pub subscription: Arc<Subscription>,
+    pub generation: u64,
 }
 
 /// Where to ask. The channel has no bound of its own: a dispatcher has one fetch, one load of retries
@@ -76,24 +96,28 @@ impl Reader {
 
 /// Answers a request, or gives it back where the log could not be read.
 fn answer(log: &dyn Log, request: Request) -> Option<Request> {
-    let (subscription, failure) = match &request {
-        Request::Fetch { subscription, selection, from, messages_max, bytes_max } => {
+    let (asker, failure) = match &request {
+        Request::Fetch { asker, selection, passes_dead_before, from, messages_max, bytes_max } => {
             let bounds = ReadBounds { messages_max: *messages_max, bytes_max: *bytes_max };
-            match log.read(selection, *from, bounds) {
-                Ok(batch) => return tell(subscription, Event::Fetched(batch)),
-                Err(error) => (subscription, error),
+            match fetch(log, asker, selection, *passes_dead_before, *from, bounds) {
+                Ok(batch) => return tell(asker, Event::Fetched(batch)),
+                Err(error) => (asker, error),
             }
         }
-        Request::Retries { subscription, offsets } => match retries(log, subscription, offsets) {
-            Ok(loaded) => return tell(subscription, Event::RetriesLoaded(loaded)),
-            Err(error) => (subscription, error),
+        Request::Retries { asker, offsets } => match retries(log, &asker.subscription, offsets) {
+            Ok(loaded) => return tell(asker, Event::RetriesLoaded(loaded)),
+            Err(error) => (asker, error),
         },
-        Request::Row { subscription, at } => match row(log, *at) {
-            Ok(Some(event)) => return tell(subscription, event),
-            Ok(None) => (subscription, damaged_row(*at)),
-            Err(error) => (subscription, error),
+        Request::Row { asker, at } => match row(log, *at) {
+            Ok(Some(event)) => return tell(asker, event),
+            Ok(None) => (asker, damaged_row(*at)),
+            Err(error) => (asker, error),
         },
     };
+    let subscription = &asker.subscription;
+    if !asker.is_there() {
+        return None;
+    }
     if subscription.is_halted() {
         return None;
     }
@@ -102,10 +126,37 @@ fn answer(log: &dyn Log, request: Request) -> Option<Request> {
     Some(request)
 }
 
-fn tell(subscription: &Arc<Subscription>, event: Event<'_>) -> Option<Request> {
-    subscription.set_problem(None);
-    subscription.tell(event);
+fn tell(asker: &Asker, event: Event<'_>) -> Option<Request> {
+    asker.subscription.set_problem(None);
+    asker.subscription.tell_generation(asker.generation, event);
     None
+}
+
+impl Asker {
+    /// Whether the dispatcher still waits for the answer.
+    fn is_there(&self) -> bool {
+        self.subscription.generation() == self.generation
+    }
+}
+
+fn fetch(
+    log: &dyn Log,
+    asker: &Asker,
+    selection: &Selection,
+    passes_dead_before: Offset,
+    from: Offset,
+    bounds: ReadBounds,
+) -> Result<Batch, ReadError> {
+    let mut batch = log.read(selection, from, bounds)?;
+    let mut alive = Vec::with_capacity(batch.messages.len());
+    for message in batch.messages.drain(..) {
+        let offset = message.offset;
+        if offset >= passes_dead_before || log.dead_letter(asker.subscription.id, offset)?.is_none() {
+            alive.push(message);
+        }
+    }
+    batch.messages = alive;
+    Ok(batch)
 }
 
 fn retries(

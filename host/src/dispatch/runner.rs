@@ -26,9 +26,10 @@ use super::{Event, Finished, Item, expiry};
 const SANDBOX_RETRY: Duration = Duration::from_secs(1);
 
 /// Runs until there is nothing left to do.
-pub(super) async fn run(subscription: Arc<Subscription>) {
+pub(super) async fn run(subscription: Arc<Subscription>, generation: u64) {
     let mut runner = Runner {
         subscription,
+        generation,
         instance: None,
         state: None,
         call: Duration::from_micros(20),
@@ -36,7 +37,7 @@ pub(super) async fn run(subscription: Arc<Subscription>) {
         over: Vec::new(),
         flushed: Instant::now(),
     };
-    while let Some((items, policy)) = runner.subscription.take_run(runner.call, &mut runner.instance) {
+    while let Some((items, policy)) = runner.subscription.take_run(generation, runner.call, &mut runner.instance) {
         runner.run_items(items.into(), &policy).await;
     }
 }
@@ -51,6 +52,8 @@ enum Settled {
 
 struct Runner {
     subscription: Arc<Subscription>,
+    /// The dispatcher that it works for.
+    generation: u64,
     instance: Option<Instance>,
     /// Kept from call to call, for most calls read no state.
     state: Option<Box<StateReads>>,
@@ -92,7 +95,7 @@ impl Runner {
                 if self.subscription.shared.log.unsynced_bytes() <= UNSYNCED_BYTES_MAX {
                     continue;
                 }
-                let _awaiting = Awaiting::begin(&self.subscription);
+                let _awaiting = Awaiting::begin(&self.subscription, self.generation);
                 // An error means that the engine is gone; then nothing is taken any more.
                 let _ = synced.changed().await;
             }
@@ -191,7 +194,7 @@ impl Runner {
                 Poll::Ready(answer) => answer,
                 Poll::Pending => {
                     self.flush(rest.drain(..).collect());
-                    let _awaiting = Awaiting::begin(&self.subscription);
+                    let _awaiting = Awaiting::begin(&self.subscription, self.generation);
                     call.await
                 }
             }
@@ -225,7 +228,7 @@ impl Runner {
         }
         let over = std::mem::take(&mut self.over);
         let mut done = std::mem::take(&mut self.done);
-        self.subscription.with(|session| {
+        self.subscription.with_generation(self.generation, |session| {
             if !returned.is_empty() {
                 session.step(Event::Returned(returned));
             }
@@ -276,7 +279,7 @@ impl Runner {
                 .map(|(key, value)| StateWrite { consumer: consumer.clone(), key, value })
                 .collect();
         }
-        self.subscription.with(|session| {
+        self.subscription.with_generation(self.generation, |session| {
             let mut finished = [finished];
             txn.settlements = vec![session.dispatcher().record(&mut finished, now_ms)];
             let [finished] = finished;
@@ -305,18 +308,18 @@ impl Runner {
 }
 
 /// Counts a call as awaiting for as long as it lives, also where the call is abandoned.
-struct Awaiting<'a>(&'a Arc<Subscription>);
+struct Awaiting<'a>(&'a Arc<Subscription>, u64);
 
 impl<'a> Awaiting<'a> {
-    fn begin(subscription: &'a Arc<Subscription>) -> Self {
-        subscription.awaits(true);
-        Self(subscription)
+    fn begin(subscription: &'a Arc<Subscription>, generation: u64) -> Self {
+        subscription.awaits(generation, true);
+        Self(subscription, generation)
     }
 }
 
 impl Drop for Awaiting<'_> {
     fn drop(&mut self) {
-        self.0.awaits(false);
+        self.0.awaits(self.1, false);
     }
 }
 

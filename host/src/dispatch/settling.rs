@@ -146,6 +146,7 @@ impl Dispatcher {
             let accepted_ms = message.accepted_ms;
             let row = RetryRow { due_ms: now_ms, accepted_ms, key: lane, redrive: Some(redrive), history };
             settlement.dead.push((offset, None));
+            self.never_meet(offset, settlement);
             settlement.retries.push((offset, Some(Arc::new(row))));
             settlement.counts.dead -= 1;
             settlement.counts.rows += 1;
@@ -160,10 +161,23 @@ impl Dispatcher {
     pub(super) fn dropped(&mut self, offsets: &[Offset], settlement: &mut Settlement) {
         for &offset in offsets {
             settlement.dead.push((offset, None));
+            self.never_meet(offset, settlement);
             settlement.counts.dead -= 1;
             settlement.counts.skipped += 1;
             if let Some(Parks::Key(key)) = self.unpark(offset, settlement) {
                 self.wake_lane(key);
+            }
+        }
+    }
+}
+
+impl Dispatcher {
+    /// A dead letter that a seek left behind is one no more: its message must not be met where it stands.
+    fn never_meet(&mut self, offset: Offset, settlement: &mut Settlement) {
+        if offset < self.passes_dead_before {
+            settlement.passed.push((offset, offset + 1));
+            if offset >= self.cursor {
+                self.passed_before.pass(offset, offset + 1);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The edge around one dispatcher: carries out its actions, and grows and shrinks its runners.
 
+mod standstill;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
@@ -16,7 +18,7 @@ use crate::policy::Policy;
 use crate::sandbox::{Instance, Program};
 
 use super::fault;
-use super::reader::{Reader, Request};
+use super::reader::{Asker, Reader, Request};
 use super::workers::Queue;
 use super::{Action, Dispatcher, Event, Explanation, Item, Refund, Refunded, runner};
 
@@ -66,6 +68,10 @@ struct Inner {
     /// Why the log could not be read for it, if so.
     problem: Option<String>,
     warned: bool,
+    /// Counts its dispatchers: what was asked or called for an earlier one is not told to this one.
+    generation: u64,
+    /// Whether it is at a standstill.
+    frozen: bool,
 }
 
 impl Subscription {
@@ -92,6 +98,8 @@ impl Subscription {
                 armed_ms: None,
                 problem: None,
                 warned: false,
+                generation: 0,
+                frozen: false,
             }),
             timer: Notify::new(),
             halted: AtomicBool::new(false),
@@ -102,6 +110,27 @@ impl Subscription {
     pub fn tell(self: &Arc<Self>, event: Event<'_>) {
         let mut inner = self.lock();
         self.tell_locked(&mut inner, event);
+    }
+
+    /// Tells one of its dispatchers, if it is still that one.
+    pub(super) fn tell_generation(self: &Arc<Self>, generation: u64, event: Event<'_>) {
+        let mut inner = self.lock();
+        if inner.generation == generation {
+            self.tell_locked(&mut inner, event);
+        }
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.lock().generation
+    }
+
+    /// For a runner of one of its dispatchers, if it is still that one.
+    pub(super) fn with_generation(self: &Arc<Self>, generation: u64, events: impl FnOnce(&mut Session<'_>)) {
+        let mut inner = self.lock();
+        if inner.generation == generation {
+            events(&mut Session { subscription: self, inner: &mut inner });
+            self.follow_up(&mut inner);
+        }
     }
 
     /// Several things that happened, as one: runs before the next look of any other thread.
@@ -212,6 +241,10 @@ impl Subscription {
         }
     }
 
+    pub fn policy(&self) -> Policy {
+        self.lock().dispatcher.policy().clone()
+    }
+
     pub fn takes(&self, topic: &str) -> Option<Offset> {
         self.lock().dispatcher.selection().from_offset(topic)
     }
@@ -263,10 +296,14 @@ impl Subscription {
     /// What a runner does next, or `None` where it has retired. `call` is what its calls take on average.
     pub(super) fn take_run(
         self: &Arc<Self>,
+        generation: u64,
         call: Duration,
         instance: &mut Option<Instance>,
     ) -> Option<(Vec<Item>, Policy)> {
         let mut inner = self.lock();
+        if inner.generation != generation {
+            return None;
+        }
         let fitting = RUN_TARGET.as_nanos() / call.as_nanos().max(1);
         let slots = (inner.dispatcher.policy().concurrency as usize).min(self.shared.workers).max(1);
         let share = inner.dispatcher.ready().div_ceil(slots);
@@ -291,8 +328,11 @@ impl Subscription {
     }
 
     /// A runner's call awaits: another runner may use the worker.
-    pub(super) fn awaits(self: &Arc<Self>, begins: bool) {
+    pub(super) fn awaits(self: &Arc<Self>, generation: u64, begins: bool) {
         let mut inner = self.lock();
+        if inner.generation != generation {
+            return;
+        }
         if begins {
             inner.awaiting += 1;
             self.grow(&mut inner);
@@ -306,6 +346,10 @@ impl Subscription {
     }
 
     fn tell_locked(self: &Arc<Self>, inner: &mut Inner, event: Event<'_>) {
+        if inner.frozen {
+            // The dispatcher that comes next counts and reads for itself.
+            return;
+        }
         let mut actions = Vec::new();
         inner.dispatcher.step(event, self.now_ms(), &mut actions);
         self.perform(inner, actions);
@@ -313,6 +357,8 @@ impl Subscription {
     }
 
     fn perform(self: &Arc<Self>, inner: &mut Inner, actions: Vec<Action>) {
+        let generation = inner.generation;
+        let asker = || Asker { subscription: self.clone(), generation };
         for action in actions {
             match action {
                 Action::Commit(settlement) => {
@@ -324,23 +370,27 @@ impl Subscription {
                 Action::Fetch { from, messages_max, bytes_max } => {
                     let selection = inner.dispatcher.selection().clone();
                     self.shared.reader.ask(Request::Fetch {
-                        subscription: self.clone(),
+                        asker: asker(),
                         selection,
+                        passes_dead_before: inner.dispatcher.passes_dead_before(),
                         from,
                         messages_max,
                         bytes_max,
                     });
                 }
                 Action::LoadRetries(offsets) => {
-                    self.shared.reader.ask(Request::Retries { subscription: self.clone(), offsets });
+                    self.shared.reader.ask(Request::Retries { asker: asker(), offsets });
                 }
-                Action::LoadRow(at) => self.shared.reader.ask(Request::Row { subscription: self.clone(), at }),
+                Action::LoadRow(at) => self.shared.reader.ask(Request::Row { asker: asker(), at }),
             }
         }
     }
 
     /// After any change: more runners where there is work for them, and the timer set anew.
     fn follow_up(self: &Arc<Self>, inner: &mut Inner) {
+        if inner.frozen {
+            return;
+        }
         let due_ms = inner.dispatcher.next_due_ms();
         if due_ms != inner.armed_ms {
             inner.armed_ms = due_ms;
@@ -362,7 +412,7 @@ impl Subscription {
             inner.runners += 1;
             ready -= 1;
             inner.tasks.retain(|task| !task.is_finished());
-            let task = self.queue.spawn(runner::run(self.clone()));
+            let task = self.queue.spawn(runner::run(self.clone(), inner.generation));
             inner.tasks.push(task);
         }
     }

@@ -36,9 +36,9 @@ use uuid::Uuid;
 use super::disk::{DiskState, FolderError};
 use super::removal::{Reach, Standing, Stretch};
 use super::{
-    Batch, CommitError, DeadLetter, HeldAt, HeldRow, Listener, Loaded, Log, LogFailure, LogFigures, ReadBounds,
-    ReadError, ReadPin, RetryRow, Selection, Sequenced, StateEntries, SubscriptionId, SyncWaiter, TopicInfo, Txn,
-    TxnNumber,
+    Batch, CommitError, DeadLetter, HeldAt, HeldRow, Listener, Loaded, LoadedSubscription, Log, LogFailure, LogFigures,
+    ReadBounds, ReadError, ReadPin, RetryRow, Selection, Sequenced, StateEntries, SubscriptionId, SyncWaiter,
+    TopicInfo, Txn, TxnNumber,
 };
 use crate::limits;
 use crate::message::{Millis, Offset, Sequence, SharedMessage, TopicId};
@@ -262,6 +262,10 @@ impl Log for RedbLog {
 
     fn load(&self) -> Result<Loaded, ReadError> {
         self.inner.load()
+    }
+
+    fn load_subscription(&self, id: SubscriptionId) -> Result<Option<LoadedSubscription>, ReadError> {
+        self.inner.load_subscription(id)
     }
 
     fn unsynced_bytes(&self) -> usize {

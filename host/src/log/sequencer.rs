@@ -181,6 +181,13 @@ impl Sequencer {
                         return Err(CommitError::StaleEpoch { expected: record.epoch, now: None });
                     }
                 }
+                Change::Seek { id, record, .. } => {
+                    let now = self.accounts.get(id).filter(|_| !removed.contains(id));
+                    let (now, expected) = (now.map(|account| account.record.epoch), record.epoch - 1);
+                    if now != Some(expected) {
+                        return Err(CommitError::StaleEpoch { expected, now });
+                    }
+                }
                 Change::RemoveSubscription { id } => {
                     if !self.accounts.contains_key(id) || removed.contains(id) {
                         return Err(CommitError::StaleEpoch { expected: 0, now: None });
@@ -327,6 +334,23 @@ impl Sequencer {
                 account.record = record.clone();
                 let name = account.name.clone();
                 self.gathering.subscriptions.push((id, SubscriptionChange::Put { name, record }));
+                None
+            }
+            Change::Seek { id, record, position, counts, dead, parks } => {
+                assert!(position.end() <= self.next_offset, "a seek leads past the log's end");
+                let account = self.accounts.get_mut(&id).expect("the subscription was checked");
+                account.record = record.clone();
+                account.position = position;
+                account.counts = counts;
+                assert!(counts.conserved(), "{} loses a message in a seek: {counts:?}", account.name);
+                if account.noted_in != self.group_number {
+                    account.noted_in = self.group_number;
+                    self.gathering.noted_accounts.push(id);
+                }
+                let name = account.name.clone();
+                self.gathering.subscriptions.push((id, SubscriptionChange::Seek { name, record }));
+                self.gathering.dead.extend(dead.into_iter().map(|(offset, row)| ((id, offset), Some(row))));
+                self.gathering.parks.extend(parks.into_iter().map(|(offset, parks)| ((id, offset), Some(parks))));
                 None
             }
             Change::RemoveSubscription { id } => {

@@ -3,6 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::topic::TopicName;
 
 const COMPLETE: &str = r#"
 [[subscription]]

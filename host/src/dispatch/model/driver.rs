@@ -9,6 +9,7 @@ macro_rules! trace {
 }
 
 mod rest;
+mod seeking;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -33,7 +34,7 @@ const KEYS: [Option<&str>; 5] = [None, Some("k0"), Some("k1"), Some("k2"), Some(
 
 /// A read that was asked for. It happens at some time after that, and is answered at some time later.
 enum Read {
-    Fetch { selection: Selection, from: Offset, messages_max: usize, bytes_max: usize },
+    Fetch { selection: Selection, passes_dead_before: Offset, from: Offset, messages_max: usize, bytes_max: usize },
     Retries(Vec<Offset>),
     Row(HeldAt),
 }
@@ -119,7 +120,7 @@ impl World {
 
     /// Something that may happen, happens.
     pub(super) fn happen(&mut self) {
-        match self.random.u32(0..100) {
+        match self.random.u32(0..102) {
             0..14 => self.publish(),
             14..24 => self.sync(),
             24..32 => self.tell(),
@@ -138,6 +139,7 @@ impl World {
             96 => self.set_active(!self.active),
             97 => self.set_active(true),
             98 => self.timer(),
+            99 => self.seek(),
             _ => self.crash(),
         }
         self.check();
@@ -228,7 +230,8 @@ impl World {
                 Action::Commit(settlement) => drop(self.journal.commit(settlement, record.take())),
                 Action::Fetch { from, messages_max, bytes_max } => {
                     let selection = self.dispatcher.selection().clone();
-                    self.asked.push(Read::Fetch { selection, from, messages_max, bytes_max });
+                    let passes_dead_before = self.dispatcher.passes_dead_before();
+                    self.asked.push(Read::Fetch { selection, passes_dead_before, from, messages_max, bytes_max });
                 }
                 Action::LoadRetries(offsets) => self.asked.push(Read::Retries(offsets)),
                 Action::LoadRow(at) => self.asked.push(Read::Row(at)),
@@ -245,8 +248,12 @@ impl World {
         }
         let index = self.random.usize(..self.asked.len());
         let answer = match self.asked.swap_remove(index) {
-            Read::Fetch { selection, from, messages_max, bytes_max } => {
-                Answer::Fetched(self.journal.read(&selection, from, messages_max, bytes_max))
+            Read::Fetch { selection, passes_dead_before, from, messages_max, bytes_max } => {
+                let mut batch = self.journal.read(&selection, from, messages_max, bytes_max);
+                let synced = &self.journal.synced;
+                let passed_over = |offset| offset < passes_dead_before && synced.dead.contains_key(&offset);
+                batch.messages.retain(|message| !passed_over(message.offset));
+                Answer::Fetched(batch)
             }
             Read::Retries(offsets) => {
                 let row = |offset: Offset| {
@@ -495,7 +502,8 @@ impl World {
         }
         let (cursor, passed) = self.dispatcher.reading_from();
         let gaps = passed.gaps_from(cursor, end);
-        let skipped_unread = self.journal.count_in(&old, &gaps) - self.journal.count_in(&new, &gaps);
+        let unread = |selection: &Selection| self.journal.unread_in(&self.journal.sequenced, selection, &gaps);
+        let skipped_unread = unread(&old) - unread(&new);
         let untold = self.journal.count(&old, self.dispatcher.known_end(), end);
         let record = SubscriptionRecord { selection: new.clone(), ..self.journal.sequenced.record.clone() };
         trace!(self, "reload {:?} {record:?}, {untold} untold, {skipped_unread} skipped", self.policy);
@@ -527,14 +535,26 @@ impl World {
         self.journal.crash();
         let entry = self.journal.sync(0);
         self.auditor.crashed(entry, |offset| self.journal.synced.position.contains(offset));
+        self.forget_hands();
+        self.reload_dispatcher();
+        let active = self.random.u32(0..4) > 0;
+        self.set_active(active);
+    }
+
+    /// Nobody works on anything or waits for an answer any more.
+    fn forget_hands(&mut self) {
         self.asked.clear();
         self.answers.clear();
         self.runs.clear();
         self.busy_letters.clear();
+    }
+
+    /// A dispatcher begins with what is durable.
+    fn reload_dispatcher(&mut self) {
         let loaded = self.journal.load();
         let end = self.journal.end();
         let unread = self.journal.unread(&self.journal.synced);
-        trace!(self, "crash: {unread} unread to {end}, {loaded:?}");
+        trace!(self, "loaded: {unread} unread to {end}, {loaded:?}");
         self.told = end;
         let seed = self.random.u64(..);
         self.dispatcher = Dispatcher::load_bounded(&loaded, Policy::default(), unread, end, seed, self.bounds);
@@ -542,8 +562,6 @@ impl World {
         let event = Event::Configured { policy, selection, untold: 0, skipped_unread: 0, end: 0 };
         let entry = self.step_with(event, None);
         self.auditor.configured(entry, &self.policy);
-        let active = self.random.u32(0..4) > 0;
-        self.set_active(active);
     }
 }
 

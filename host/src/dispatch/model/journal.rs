@@ -32,6 +32,8 @@ enum Change {
     Append,
     /// What is settled, and the record that changes with it.
     Settle(Settlement, Option<SubscriptionRecord>),
+    /// A seek, with the account that it leaves.
+    Seek(Box<Account>),
 }
 
 pub(super) struct Journal {
@@ -49,7 +51,13 @@ pub(super) struct Journal {
 
 impl Journal {
     pub(super) fn new(selection: Selection, row_offsets_max: usize) -> Self {
-        let record = SubscriptionRecord { consumer: "model".to_owned(), selection, created_ms: 0, epoch: 3 };
+        let record = SubscriptionRecord {
+            consumer: "model".to_owned(),
+            selection,
+            created_ms: 0,
+            epoch: 3,
+            passes_dead_before: 0,
+        };
         let account = Account {
             record,
             position: Position::starting_at(0),
@@ -88,6 +96,28 @@ impl Journal {
         self.sequenced_to()
     }
 
+    /// A seek, with everything synced that was sequenced before it.
+    pub(super) fn seek(
+        &mut self,
+        record: SubscriptionRecord,
+        position: Position,
+        counts: Counts,
+        dead: Vec<(Offset, Arc<DeadRow>)>,
+        parks: Vec<(Offset, Parks)>,
+    ) -> Entry {
+        assert!(self.unsynced.is_empty(), "a seek stands on what is synced");
+        assert_eq!(record.epoch, self.sequenced.record.epoch + 1);
+        let account = &mut self.sequenced;
+        (account.record, account.position, account.counts) = (record, position, counts);
+        account.retries.clear();
+        account.held.clear();
+        account.dead.extend(dead);
+        account.parks.extend(parks);
+        account.check("a seek");
+        self.unsynced.push_back(Change::Seek(Box::new(account.clone())));
+        self.sequenced_to()
+    }
+
     /// The last entry that is sequenced.
     pub(super) fn sequenced_to(&self) -> Entry {
         self.last_synced + self.unsynced.len() as Entry
@@ -102,6 +132,7 @@ impl Journal {
                 Change::Settle(settlement, record) => {
                     self.synced.apply(&settlement, record.as_ref(), self.row_offsets_max);
                 }
+                Change::Seek(account) => self.synced = *account,
             }
         }
         self.last_synced
@@ -156,11 +187,16 @@ impl Journal {
 
     /// Synced messages that an account's selection takes and its position has not passed.
     pub(super) fn unread(&self, account: &Account) -> u64 {
-        self.count_in(&account.record.selection, &account.position.gaps(self.end))
+        self.unread_in(account, &account.record.selection, &account.position.gaps(self.end))
     }
 
-    pub(super) fn count_in(&self, selection: &Selection, ranges: &[(Offset, Offset)]) -> u64 {
-        ranges.iter().map(|&(from, to)| self.count(selection, from, to)).sum()
+    /// Synced messages in ranges that a selection takes and that an account does not pass over.
+    pub(super) fn unread_in(&self, account: &Account, selection: &Selection, ranges: &[(Offset, Offset)]) -> u64 {
+        let passed_over = |message: &Message| {
+            message.offset < account.record.passes_dead_before && account.dead.contains_key(&message.offset)
+        };
+        let messages = ranges.iter().flat_map(|&(from, to)| self.messages(from, to.max(from)));
+        messages.filter(|message| takes(selection, message) && !passed_over(message)).count() as u64
     }
 
     /// Messages that a subscription matched, by what is synced of the messages and sequenced of its account.
@@ -236,22 +272,27 @@ impl Account {
                 None => assert!(self.parks.remove(offset).is_some(), "{offset} parks nothing"),
             }
         }
-        let alive = self.parks.keys().find(|offset| !self.dead.contains_key(offset));
-        assert_eq!(alive, None, "only a dead letter parks, after {settlement:?}");
         self.counts.apply(&settlement.counts);
-        assert!(self.counts.conserved(), "{:?} after {settlement:?}", self.counts);
+        if let Some(record) = record {
+            self.record = record.clone();
+        }
+        self.check(&format!("{settlement:?}"));
+    }
+
+    fn check(&self, after: &str) {
+        let alive = self.parks.keys().find(|offset| !self.dead.contains_key(offset));
+        assert_eq!(alive, None, "only a dead letter parks, after {after}");
+        assert!(self.counts.conserved(), "{:?} after {after}", self.counts);
         let rows = self.retries.len() as u64 + self.held.values().map(|row| u64::from(waiting(row))).sum::<u64>();
-        assert_eq!(self.counts.rows, rows, "rows are counted as they are, after {settlement:?}");
+        assert_eq!(self.counts.rows, rows, "rows are counted as they are, after {after}");
         assert_eq!(self.counts.dead, self.dead.len() as u64, "dead letters are counted as they are");
         let mut places: Vec<Offset> = self.retries.keys().chain(self.dead.keys()).copied().collect();
         places.extend(self.held.values().flat_map(|row| &row.offsets[row.front as usize..]));
         places.sort_unstable();
-        assert!(places.is_sorted_by(|a, b| a < b), "a message has one place: {places:?} after {settlement:?}");
-        let unpassed = places.iter().find(|offset| !self.position.contains(**offset));
-        assert_eq!(unpassed, None, "what has a row is passed, after {settlement:?}");
-        if let Some(record) = record {
-            self.record = record.clone();
-        }
+        assert!(places.is_sorted_by(|a, b| a < b), "a message has one place: {places:?} after {after}");
+        let passed_over = |offset| offset < self.record.passes_dead_before && self.dead.contains_key(&offset);
+        let unpassed = places.iter().find(|offset| !self.position.contains(**offset) && !passed_over(**offset));
+        assert_eq!(unpassed, None, "what has a row is passed, after {after}");
     }
 }
 

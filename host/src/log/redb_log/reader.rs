@@ -194,13 +194,28 @@ impl Inner {
 
     pub(super) fn load(&self) -> Result<Loaded, ReadError> {
         let read = self.snapshot();
-        self.noted(load(&read))
+        self.noted(load(&read, None))
+    }
+
+    pub(super) fn load_subscription(&self, id: SubscriptionId) -> Result<Option<LoadedSubscription>, ReadError> {
+        let read = self.snapshot();
+        Ok(self.noted(load(&read, Some(id)))?.subscriptions.pop())
     }
 }
 
-fn load(read: &ReadTransaction) -> Result<Loaded, ReadError> {
+/// Of all subscriptions, or of one and nothing else.
+fn load(read: &ReadTransaction, only: Option<SubscriptionId>) -> Result<Loaded, ReadError> {
     let mut loaded = Loaded::default();
+    let first = only.map(subscription_key);
+    let next = only.and_then(|id| id.0.checked_add(1)).map(|next| subscription_key(SubscriptionId(next)));
+    let range = (
+        first.as_ref().map_or(Bound::Unbounded, |key| Bound::Included(&key[..])),
+        next.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(&key[..])),
+    );
     for (id, name, record, position, counts) in super::open::subscriptions(read)? {
+        if only.is_some_and(|only| only != id) {
+            continue;
+        }
         let (retries, held, parks) = (Vec::new(), Vec::new(), Vec::new());
         let one = LoadedSubscription { id, name, record, position, counts, retries, held, parks };
         loaded.subscriptions.push(one);
@@ -211,14 +226,14 @@ fn load(read: &ReadTransaction) -> Result<Loaded, ReadError> {
             .binary_search_by_key(&id, |subscription| subscription.id)
             .map_err(|_| table.damaged(key, "its subscription is not there"))
     };
-    for_each(read, &RETRIES, .., |key, value| {
+    for_each(read, &RETRIES, range, |key, value| {
         let (id, offset) = parse_number_pair(key).ok_or_else(|| RETRIES.damaged(key, "its key is none"))?;
         let index = place(&loaded, &RETRIES, key, SubscriptionId(id))?;
         let row = rows::loaded_retry(offset, value).map_err(|error| RETRIES.damaged(key, error.0))?;
         loaded.subscriptions[index].retries.push(row);
         Ok(())
     })?;
-    for_each(read, &HELD, .., |key, value| {
+    for_each(read, &HELD, range, |key, value| {
         let at = parse_held_key(key).ok_or_else(|| HELD.damaged(key, "its key is none"))?;
         let index = place(&loaded, &HELD, key, at.subscription)?;
         let row = rows::held(value).map_err(|error| HELD.damaged(key, error.0))?;
@@ -226,13 +241,16 @@ fn load(read: &ReadTransaction) -> Result<Loaded, ReadError> {
         loaded.subscriptions[index].held.push((at, waiting, row.accepted_ms));
         Ok(())
     })?;
-    for_each(read, &PARKED, .., |key, value| {
+    for_each(read, &PARKED, range, |key, value| {
         let (id, offset) = parse_number_pair(key).ok_or_else(|| PARKED.damaged(key, "its key is none"))?;
         let index = place(&loaded, &PARKED, key, SubscriptionId(id))?;
         let parks = rows::parked(value).map_err(|error| PARKED.damaged(key, error.0))?;
         loaded.subscriptions[index].parks.push((offset, parks));
         Ok(())
     })?;
+    if only.is_some() {
+        return Ok(loaded);
+    }
     for_each(read, &PLUGINS, .., |key, value| {
         let stem = std::str::from_utf8(key).map_err(|_| PLUGINS.damaged(key, "its key is not UTF-8"))?;
         let record = rows::plugin(value).map_err(|error| PLUGINS.damaged(key, error.0))?;

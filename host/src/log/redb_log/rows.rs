@@ -58,12 +58,13 @@ pub(super) fn topic(id: TopicId, bytes: &[u8]) -> Result<TopicInfo, Malformed> {
     Ok(TopicInfo { id, name, created_ms, last_sequence, last_offset, messages, bytes, gaps_end })
 }
 
-/// Layout: name, consumer, creation, epoch, filters (each a text and the offset it begins at).
+/// Layout: name, consumer, creation, epoch, the offset before which dead letters are passed over, filters (each a text and the offset it begins at).
 pub(super) fn put_subscription(out: &mut Vec<u8>, name: &str, record: &SubscriptionRecord) {
     put_text(out, name);
     put_text(out, &record.consumer);
     put_number(out, record.created_ms);
     put_number(out, record.epoch);
+    put_number(out, record.passes_dead_before);
     put_number(out, record.selection.filters.len() as u64);
     for (filter, from) in &record.selection.filters {
         put_text(out, filter.as_str());
@@ -77,13 +78,14 @@ pub(super) fn subscription(bytes: &[u8]) -> Result<(String, SubscriptionRecord),
     let consumer = decoder.owned_text()?;
     let created_ms = decoder.number()?;
     let epoch = decoder.number()?;
+    let passes_dead_before = decoder.number()?;
     let mut filters = Vec::new();
     for _ in 0..decoder.count()? {
         let filter = TopicFilter::parse(decoder.text()?).map_err(|_| Malformed("a filter is none"))?;
         filters.push((filter, decoder.number()?));
     }
     decoder.end()?;
-    Ok((name, SubscriptionRecord { consumer, selection: Selection { filters }, created_ms, epoch }))
+    Ok((name, SubscriptionRecord { consumer, selection: Selection { filters }, created_ms, epoch, passes_dead_before }))
 }
 
 /// Layout: floor, ranges above it (each the gap before it and its length), counters in the order of

@@ -174,7 +174,13 @@ fn selection(filters: &str) -> Selection {
 }
 
 fn record() -> SubscriptionRecord {
-    SubscriptionRecord { consumer: "email".to_owned(), selection: selection("order.>"), created_ms: 5, epoch: 1 }
+    SubscriptionRecord {
+        consumer: "email".to_owned(),
+        selection: selection("order.>"),
+        created_ms: 5,
+        epoch: 1,
+        passes_dead_before: 3,
+    }
 }
 
 fn subscribe(name: &str) -> Txn {

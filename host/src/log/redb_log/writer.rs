@@ -247,6 +247,13 @@ fn write_subscriptions(write: &WriteTransaction, group: &Group) -> Result<(), re
         match change {
             SubscriptionChange::Put { name, record } => Sheet::open(write, &SUBSCRIPTIONS)?
                 .put(&subscription_key(*id), |out| rows::put_subscription(out, name, record))?,
+            SubscriptionChange::Seek { name, record } => {
+                for table in [&RETRIES, &HELD] {
+                    Sheet::open(write, table)?.remove_all(*id)?;
+                }
+                Sheet::open(write, &SUBSCRIPTIONS)?
+                    .put(&subscription_key(*id), |out| rows::put_subscription(out, name, record))?;
+            }
             SubscriptionChange::Remove => remove_subscription(write, *id)?,
         }
     }

@@ -56,6 +56,11 @@ pub(crate) enum SubscriptionChange {
         name: String,
         record: SubscriptionRecord,
     },
+    /// Its retry and held rows go: they are of earlier groups.
+    Seek {
+        name: String,
+        record: SubscriptionRecord,
+    },
     /// Its record, account and rows go.
     Remove,
 }

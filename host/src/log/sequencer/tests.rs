@@ -26,8 +26,13 @@ fn event(topic: &str) -> Event {
 }
 
 fn create(name: &str) -> Change {
-    let record =
-        SubscriptionRecord { consumer: "c".to_owned(), selection: Selection::default(), created_ms: 0, epoch: 1 };
+    let record = SubscriptionRecord {
+        consumer: "c".to_owned(),
+        selection: Selection::default(),
+        created_ms: 0,
+        epoch: 1,
+        passes_dead_before: 0,
+    };
     Change::CreateSubscription { name: name.to_owned(), record, position: Position::default() }
 }
 

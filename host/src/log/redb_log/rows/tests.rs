@@ -61,9 +61,9 @@ proptest! {
     }
 
     #[test]
-    fn subscriptions_come_back(name in text(), consumer in text(), created_ms: u64, epoch: u64, from: u64, filters in 0..4usize) {
+    fn subscriptions_come_back(name in text(), consumer in text(), created_ms: u64, epoch: u64, passes_dead_before: u64, from: u64, filters in 0..4usize) {
         let filters = ["order.*", ">", "$lag.>", "a"][..filters].iter().map(|f| (TopicFilter::parse(f).unwrap(), from));
-        let record = SubscriptionRecord { consumer, selection: Selection { filters: filters.collect() }, created_ms, epoch };
+        let record = SubscriptionRecord { consumer, selection: Selection { filters: filters.collect() }, created_ms, epoch, passes_dead_before };
         let found = subscription(&encoded(|out| put_subscription(out, &name, &record)));
         prop_assert_eq!(found, Ok((name, record)));
     }
