@@ -159,6 +159,8 @@ pub struct PluginView {
     pub deployed_ms: Option<Millis>,
     pub subscriptions: Vec<String>,
     pub publish: Vec<String>,
+    /// Requests that it may make, each as its grant in words.
+    pub http: Vec<String>,
     /// Why the files in the plugin folder are not what runs, if they are not.
     pub problem: Option<String>,
 }

@@ -71,6 +71,7 @@ fn show(name: &str, client: &Client, output: &Output) -> Result<(), Failure> {
         ("deployed", time(&plugin["deployed_ms"])),
         ("subscriptions", member("subscriptions")),
         ("may publish", member("publish")),
+        ("may request", member("http")),
         ("problem", member("problem")),
     ])
 }

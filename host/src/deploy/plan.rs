@@ -25,6 +25,7 @@ pub(crate) struct Active {
     pub(crate) subscriptions: Vec<String>,
     /// The topics that it may publish to.
     pub(crate) publish: Vec<String>,
+    pub(crate) http: Vec<String>,
     /// Why it does not run although it is recorded, if it does not.
     pub(crate) down: Option<String>,
 }
@@ -182,7 +183,7 @@ mod tests {
         let record =
             PluginRecord { digest: digest(number), manifest: text(names), deployed_ms: 1, rolled_back: vec![] };
         let subscriptions = names.iter().map(|name| (*name).to_owned()).collect();
-        Active { record, subscriptions, publish: vec![], down: None }
+        Active { record, subscriptions, publish: vec![], http: vec![], down: None }
     }
 
     fn planned(known: &Known, found: &[(&str, Found)]) -> Plan {

@@ -108,7 +108,9 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
             let manifest = manifest::parse(&stem, &file, &record.manifest).map(Arc::new);
             let mut active = match &manifest {
                 Ok(manifest) => active_of(record, manifest),
-                Err(_) => Active { record, subscriptions: Vec::new(), publish: Vec::new(), down: None },
+                Err(_) => {
+                    Active { record, subscriptions: Vec::new(), publish: Vec::new(), http: Vec::new(), down: None }
+                }
             };
             let down = match manifest {
                 // It was taken away while the bus was down, and the first look removes it: it does not run until then.
@@ -334,6 +336,7 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
                     deployed_ms: None,
                     subscriptions: Vec::new(),
                     publish: Vec::new(),
+                    http: Vec::new(),
                     problem: Some(problem),
                 };
                 state.views.insert(stem, view);
@@ -353,6 +356,7 @@ fn active_of(record: PluginRecord, manifest: &Manifest) -> Active {
         record,
         subscriptions: manifest.subscriptions.iter().map(|spec| spec.name.clone()).collect(),
         publish: manifest.publish.iter().map(ToString::to_string).collect(),
+        http: manifest.http.iter().map(ToString::to_string).collect(),
         down: None,
     }
 }
@@ -366,6 +370,7 @@ fn view_of(stem: &str, active: &Active, problem: Option<String>) -> PluginView {
         deployed_ms: runs.then_some(active.record.deployed_ms),
         subscriptions: active.subscriptions.clone(),
         publish: active.publish.clone(),
+        http: active.http.clone(),
         problem,
     }
 }

@@ -245,6 +245,21 @@ impl fmt::Display for Origin {
     }
 }
 
+/// As people read what a consumer may do: `POST https://api.example.com/v1/ with api_key`.
+impl fmt::Display for HttpGrant {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let methods: Vec<&str> = self.methods.iter().map(Method::as_str).collect();
+        if !methods.is_empty() {
+            write!(formatter, "{} ", methods.join("|"))?;
+        }
+        write!(formatter, "{}{}", self.origin, if self.path == "/" { "" } else { &self.path })?;
+        if self.private {
+            formatter.write_str(" (private)")?;
+        }
+        if self.secrets.is_empty() { Ok(()) } else { write!(formatter, " with {}", self.secrets.join(", ")) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,11 +320,64 @@ mod tests {
         assert!(granted("https://a.test", "https://a.test/any/../path"), "a whole origin has no way out");
     }
 
+    /// Where the most obliging server would go: everything is decoded, every separator counts, steps are walked.
+    fn walked(path: &str) -> Vec<String> {
+        let mut text = path.to_owned();
+        loop {
+            let decoded = percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned();
+            if decoded == text {
+                break;
+            }
+            text = decoded;
+        }
+        let mut walked: Vec<String> = Vec::new();
+        for segment in text.split(['/', '\\']).map(|segment| segment.split(';').next().unwrap_or_default()) {
+            match segment {
+                "" | "." => {}
+                ".." => drop(walked.pop()),
+                name => walked.push(name.to_owned()),
+            }
+        }
+        walked
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_spelling_leads_out_of_a_granted_path(
+            parts in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    "/v1", "/", "//", ".", "..", "%2e", "%252e", "%2E", "%2f", "%5c", "\\", ";", ";x", "%3b", "%25", "a", "v1",
+                    "%00", "%2", "%",
+                ]),
+                0..8,
+            ),
+        ) {
+            let path = format!("/v1{}", parts.concat());
+            let grant = HttpGrant::parse("https://a.test/v1").unwrap();
+            if grant.covers(&grant.origin, &Method::GET, &path) {
+                let walked = walked(&path);
+                proptest::prop_assert_eq!(walked.first().map(String::as_str), Some("v1"), "{}", path);
+            }
+        }
+
+        #[test]
+        fn any_text_is_a_grant_or_none_without_a_panic(text in "(https?://)?[-a-z0-9.:@/\\[\\]%?#_~\u{fc}]{0,40}") {
+            if let Ok(grant) = HttpGrant::parse(&text) {
+                let again = HttpGrant::parse(&format!("{}{}", grant.origin, grant.path)).unwrap();
+                proptest::prop_assert_eq!(again, grant);
+            }
+        }
+    }
+
     #[test]
     fn methods_narrow_a_grant() {
         let grant = HttpGrant { methods: vec![Method::POST], ..HttpGrant::parse("https://a.test").unwrap() };
         assert!(grant.covers(&grant.origin, &Method::POST, "/"));
         assert!(!grant.covers(&grant.origin, &Method::GET, "/"));
+        assert_eq!(grant.to_string(), "POST https://a.test");
+        let secrets = vec!["key".to_owned()];
+        let grant = HttpGrant { private: true, secrets, ..HttpGrant::parse("http://a.test:81/v1/").unwrap() };
+        assert_eq!(grant.to_string(), "http://a.test:81/v1/ (private) with key");
     }
 
     #[test]
