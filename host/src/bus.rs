@@ -137,7 +137,9 @@ impl Bus {
                 let takers = enrolled.iter().filter(|one| one.subscription.takes(topic.name.as_str()).is_some());
                 TopicView {
                     name: topic.name.to_string(),
-                    messages: topic.last_sequence,
+                    messages: topic.messages,
+                    // What is damaged is named when it is read.
+                    first_sequence: engine.log.first_retained(topic.id).ok().flatten().map(|(sequence, _)| sequence),
                     last_sequence: topic.last_sequence,
                     last_offset: topic.last_offset,
                     bytes: topic.bytes,

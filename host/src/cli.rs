@@ -1,6 +1,7 @@
-//! The command line. All commands but `serve` and `plugins deploy` only speak HTTP to a bus.
+//! The command line. All commands but `serve`, `compact` and `plugins deploy` only speak HTTP to a bus.
 
 mod client;
+mod compact;
 mod dead_letters;
 mod deploy;
 mod failure;
@@ -54,6 +55,7 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     Publish(publish::PublishArgs),
     Tail(tail::TailArgs),
+    Compact(compact::CompactArgs),
     /// List topics, and read their messages
     Topics {
         #[command(subcommand)]
@@ -92,6 +94,7 @@ impl Cli {
         match &self.command {
             Command::Serve(args) => serve::run(args.config()?, output),
             Command::Publish(args) => publish::run(args, &client()?, output),
+            Command::Compact(args) => compact::run(args, output),
             Command::Tail(args) => tail::run(args, &client()?, output),
             Command::Topics { command } => {
                 topics::run(command.as_ref().unwrap_or(&topics::TopicsCommand::List), &client()?, output)

@@ -4,6 +4,7 @@
 //! listens. Every error names where the value stands, its key and what is allowed.
 
 mod file;
+mod topics;
 mod value;
 
 use std::ffi::OsString;
@@ -11,7 +12,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::deploy::manifest::ManifestError;
 use crate::limits;
+use crate::retention::Rules;
 
 pub(crate) use file::SettingsFile;
 use value::Reader;
@@ -56,6 +59,10 @@ settings! {
         "a size from \"1KiB\" to \"8MiB\"";
     MIN_FREE = "limits.min_free", "SANDPOST_MIN_FREE", "min-free", "a size of at least twice `limits.reserve`";
     RESERVE = "limits.reserve", "SANDPOST_RESERVE", "reserve", "a size from \"1MiB\" to \"1GiB\"";
+    RETAIN_AGE = "limits.retain_age", "SANDPOST_RETAIN_AGE", "retain-age",
+        "a time of at least \"1s\", such as \"7d\", or \"forever\"";
+    RETAIN_BYTES = "limits.retain_bytes", "SANDPOST_RETAIN_BYTES", "retain-bytes",
+        "a size of at least \"64KiB\", such as \"10GiB\", or \"unlimited\"";
 }
 
 /// How the bus writes its own log.
@@ -88,6 +95,8 @@ pub struct Config {
     pub free_bytes_min: u64,
     /// Bytes set aside for settlements on a full disk.
     pub reserve_bytes: u64,
+    /// What leaves the log, and what topics take.
+    pub retention: Rules,
     /// The operator accepts that messages may be lost which were not synced when the bus last failed.
     pub accept_unsynced: bool,
 }
@@ -113,7 +122,7 @@ impl fmt::Display for Origin {
 }
 
 /// Why the settings cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ConfigError {
     #[error("{}: cannot be read: {error}", path.display())]
     Unreadable { path: PathBuf, error: String },
@@ -129,6 +138,9 @@ pub enum ConfigError {
         "{origin} is {found}, which other machines can reach. That needs tokens, which this version does not have: use an address of loopback, such as 127.0.0.1:7480"
     )]
     BeyondLoopback { origin: Origin, found: SocketAddr },
+    /// A table `[[topic]]`.
+    #[error(transparent)]
+    Topic(ManifestError),
     #[error("{origin} is {found} bytes; it must be at least twice the reserve, which is {reserve_bytes} bytes")]
     FreeBelowReserve { origin: Origin, found: u64, reserve_bytes: u64 },
 }
@@ -183,6 +195,10 @@ impl Config {
             limits::KIB as u64,
             limits::BATCH_BYTES_MAX as u64,
         )?;
+        let age_max = reader.bound(RETAIN_AGE, "forever", limits::RETAIN_AGE_DEFAULT, |text| {
+            let allowed = limits::RETAIN_AGE_MIN..=limits::RETAIN_AGE_MAX;
+            humantime::parse_duration(text).ok().filter(|age| allowed.contains(age))
+        })?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from).min(256);
         Ok(Self {
             listen,
@@ -197,6 +213,13 @@ impl Config {
             message_data_bytes_max: message_data_max as usize,
             free_bytes_min,
             reserve_bytes,
+            retention: Rules {
+                topics: file.topics.iter().map(|topic| topic.rule(age_max)).collect(),
+                age_max,
+                bytes_max: reader.bound(RETAIN_BYTES, "unlimited", limits::RETAIN_BYTES_DEFAULT, |text| {
+                    value::size(text).filter(|bytes| *bytes >= limits::RETAIN_BYTES_MIN)
+                })?,
+            },
             accept_unsynced: given.accept_unsynced,
         })
     }

@@ -1,6 +1,8 @@
 //! One life of the log with everything that is rebuilt from it: dispatchers, runners, routes. A log that
 //! fails takes all of it along; what follows is a new engine, loaded as after a crash.
 
+pub mod retain;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};

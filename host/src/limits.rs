@@ -47,6 +47,27 @@ pub const FREE_BYTES_MIN: u64 = 64 * MIB as u64;
 /// Offsets in one row of held messages: about 2 KiB when packed.
 pub const HELD_ROW_OFFSETS_MAX: usize = 1_024;
 
+/// A start returns free space to the disk where the file has at least this many bytes, and half of them are
+/// free: below it is not worth the wait.
+pub const COMPACT_BYTES_MIN: u64 = 256 * MIB as u64;
+/// Settled messages stay this long by default.
+pub const RETAIN_AGE_DEFAULT: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const RETAIN_AGE_MIN: Duration = Duration::from_secs(1);
+/// An age past this is none: a hundred years.
+pub const RETAIN_AGE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// Settled messages stay until the log holds this many bytes of messages, by default.
+pub const RETAIN_BYTES_DEFAULT: u64 = 10 << 30;
+/// Less than this would remove what was only just settled.
+pub const RETAIN_BYTES_MIN: u64 = 64 * KIB as u64;
+/// Tables `[[topic]]` in the settings; each is tried for every new topic.
+pub const TOPIC_RULES_MAX: usize = 1_000;
+/// How often is looked for what is no longer retained: often enough that a full topic empties soon.
+pub const RETENTION_LOOK: Duration = Duration::from_secs(1);
+/// Blocks whose messages go in one transaction: 8 MiB, which is rewritten in some tens of milliseconds.
+pub const RETENTION_PIECE_STRETCHES: usize = 32;
+/// Blocks that are looked at while operators' commands wait.
+pub const RETENTION_TURN_STRETCHES: usize = 256;
+
 // --- Dispatch ---------------------------------------------------------------------------------
 
 /// Unsettled messages that a dispatcher keeps in memory.

@@ -223,9 +223,20 @@ pub enum CommitError {
     /// More is waiting for the disk than may.
     #[error("{unsynced_bytes} bytes wait to be synced")]
     Busy { unsynced_bytes: usize },
+    /// A topic holds as many bytes as it may.
+    #[error("topic `{topic}` holds {bytes} bytes of at most {bytes_max}, and the messages for it have {more}")]
+    TopicFull { topic: TopicName, bytes: u64, bytes_max: u64, more: u64 },
     /// The log has stopped.
     #[error("the log has stopped")]
     Stopped,
+}
+
+/// How many bytes of messages topics may hold. Of several the first whose filter matches decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicCap {
+    pub filter: TopicFilter,
+    /// `None` sets no bound.
+    pub bytes_max: Option<u64>,
 }
 
 /// A part of a consumer's state that a call read.

@@ -45,6 +45,7 @@ fn log_figures(registry: &mut Registry, log: &LogFigures) {
     gauge(registry, "log_unsynced", "Sequenced and not yet synced", bytes(), log.unsynced_bytes as f64);
     gauge(registry, "log_recent", "Newest messages kept in memory", bytes(), log.recent_bytes as f64);
     gauge(registry, "log_file", "Size of the log's file", bytes(), log.file_bytes as f64);
+    gauge(registry, "log_messages", "Bytes of all messages that are retained", bytes(), log.message_bytes as f64);
     gauge(registry, "log_free", "Free space on the data folder's disk", bytes(), log.free_bytes as f64);
     gauge(registry, "log_accepting", "1 while publishes from outside are accepted", None, f64::from(log.accepting));
     let counter = |registry: &mut Registry, name: &str, help: &str, value: u64| {
@@ -54,6 +55,13 @@ fn log_figures(registry: &mut Registry, log: &LogFigures) {
     };
     counter(registry, "log_appended_messages", "Messages that were synced since the start", log.appended_messages);
     counter(registry, "log_appended_bytes", "Bytes of messages that were synced since the start", log.appended_bytes);
+    counter(registry, "log_removed_messages", "Messages that retention took out since the start", log.removed_messages);
+    counter(
+        registry,
+        "log_removed_bytes",
+        "Bytes of messages that retention took out since the start",
+        log.removed_bytes,
+    );
 }
 
 /// The crate's histograms observe values themselves; the log has counted these already.
@@ -72,14 +80,16 @@ fn sync_histogram(log: &LogFigures) -> String {
 }
 
 fn topic_figures(registry: &mut Registry, topics: &[TopicView]) {
-    let (messages, bytes) = (Counters::default(), Gauges::default());
+    let (messages, retained, bytes) = (Counters::default(), Gauges::default(), Gauges::default());
     for topic in topics {
         let labels = vec![("topic", topic.name.clone())];
-        messages.get_or_create(&labels).inc_by(topic.messages);
+        messages.get_or_create(&labels).inc_by(topic.last_sequence);
+        retained.get_or_create(&labels).set(topic.messages as f64);
         bytes.get_or_create(&labels).set(topic.bytes as f64);
     }
     registry.register("topic_messages", "Messages ever published to the topic", messages);
-    registry.register_with_unit("topic_size", "Bytes of the topic's messages", Unit::Bytes, bytes);
+    registry.register("topic_retained_messages", "Messages of the topic that are still there", retained);
+    registry.register_with_unit("topic_size", "Bytes of the topic's messages that are still there", Unit::Bytes, bytes);
 }
 
 fn subscription_figures(registry: &mut Registry, subscriptions: &[SubscriptionView]) {
@@ -99,6 +109,7 @@ fn subscription_figures(registry: &mut Registry, subscriptions: &[SubscriptionVi
             ("running", reasons.running),
             ("runnable", reasons.runnable),
             ("due-later", reasons.due_later),
+            ("full", reasons.full.values().sum()),
             ("behind-key", reasons.behind_key),
             ("behind-window", reasons.behind_window),
             ("orphaned", reasons.orphaned),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::message::Millis;
+use crate::topic::TopicName;
 
 /// The SHA-256 of a component's bytes as they were deployed: the same as `sha256sum FILE` prints.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,6 +85,12 @@ pub enum Outcome {
         limit_bytes: usize,
         report: String,
     },
+    /// What the guest published did not fit its topic: nothing of the call was recorded.
+    TopicFull {
+        topic: TopicName,
+        bytes: u64,
+        bytes_max: u64,
+    },
 }
 
 /// The name of an outcome, as metrics, JSON and stored evidence spell it.
@@ -100,10 +107,11 @@ pub enum OutcomeKind {
     OutOfMemory = 7,
     /// What the call read was changed meanwhile; it is run again and not charged.
     Conflict = 8,
+    TopicFull = 9,
 }
 
 impl OutcomeKind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Acked,
         Self::Retry,
         Self::Reject,
@@ -113,6 +121,7 @@ impl OutcomeKind {
         Self::TimedOut,
         Self::OutOfMemory,
         Self::Conflict,
+        Self::TopicFull,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -126,6 +135,7 @@ impl OutcomeKind {
             Self::TimedOut => "timed-out",
             Self::OutOfMemory => "out-of-memory",
             Self::Conflict => "conflict",
+            Self::TopicFull => "topic-full",
         }
     }
 
@@ -146,6 +156,7 @@ impl Outcome {
             Self::Exited { .. } => OutcomeKind::Exited,
             Self::TimedOut { .. } => OutcomeKind::TimedOut,
             Self::OutOfMemory { .. } => OutcomeKind::OutOfMemory,
+            Self::TopicFull { .. } => OutcomeKind::TopicFull,
         }
     }
 
@@ -157,6 +168,9 @@ impl Outcome {
             Self::Trapped { report } => report.clone(),
             Self::Exited { code, report } if report.is_empty() => format!("the guest called exit({code})"),
             Self::Exited { code, report } => format!("the guest called exit({code}): {report}"),
+            Self::TopicFull { topic, bytes, bytes_max } => {
+                format!("topic `{topic}` is full: it holds {bytes} bytes of at most {bytes_max}")
+            }
             Self::TimedOut { limit } => {
                 format!("the call ran longer than its timeout of {}", humantime::format_duration(*limit))
             }
@@ -187,7 +201,7 @@ pub struct Attempt {
 pub struct History {
     /// Attempts that count toward `max_attempts`, since the last redrive.
     pub charged: u32,
-    /// `unavailable` outcomes in a row, for their backoff.
+    /// `unavailable` or `topic-full` outcomes in a row, for their backoff.
     pub unavailable: u32,
     /// How many times the message was redriven from the dead letters.
     pub redrives: u32,

@@ -37,6 +37,9 @@ pub enum PublishError {
     /// The disk is nearly full.
     #[error("{free_bytes} bytes are free on the data folder's disk; below {min_bytes} no message is accepted")]
     NoRoom { free_bytes: u64, min_bytes: u64 },
+    /// A topic holds as many bytes as it may, because its subscriptions did not come to settle them.
+    #[error("topic `{topic}` is full: it holds {bytes} bytes of at most {bytes_max}, and this adds {more}")]
+    TopicFull { topic: String, bytes: u64, bytes_max: u64, more: u64 },
     /// More is waiting for the disk than may; try again shortly.
     #[error("{unsynced_bytes} bytes wait to be synced")]
     Busy { unsynced_bytes: usize },
@@ -148,6 +151,9 @@ impl From<CommitError> for PublishError {
         match error {
             CommitError::NoRoom { free_bytes, min_bytes } => Self::NoRoom { free_bytes, min_bytes },
             CommitError::Busy { unsynced_bytes } => Self::Busy { unsynced_bytes },
+            CommitError::TopicFull { topic, bytes, bytes_max, more } => {
+                Self::TopicFull { topic: topic.to_string(), bytes, bytes_max, more }
+            }
             CommitError::Stopped => Self::Stopping,
             CommitError::Conflict { .. }
             | CommitError::StaleEpoch { .. }

@@ -13,10 +13,11 @@ use crate::bus::Bus;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::deploy::{self, ActivateError, Deployments};
-use crate::engine::{Engine, EngineError, EngineOptions};
+use crate::engine::{Engine, EngineError, EngineOptions, retain};
 use crate::ingress::{BindError, Ingress, IngressSettings};
 use crate::log::redb_log::{OpenError, OpenOptions, RedbLog};
 use crate::log::{Log, LogFailure, PluginRecords};
+use crate::retention::Rules;
 use crate::sandbox::{Sandbox, SandboxError, SandboxOptions};
 
 /// How long calls that run may take to end when the bus is told to stop.
@@ -42,6 +43,7 @@ pub struct ServeSettings {
     pub message_data_max: usize,
     /// Certificate authorities that requests of consumers trust beside the public ones.
     pub http_ca: Option<PathBuf>,
+    pub retention: Arc<Rules>,
 }
 
 impl From<Config> for ServeSettings {
@@ -51,6 +53,7 @@ impl From<Config> for ServeSettings {
                 reserve_bytes: config.reserve_bytes,
                 free_bytes_min: config.free_bytes_min,
                 accept_unsynced: config.accept_unsynced,
+                topic_caps: config.retention.caps(),
                 ..OpenOptions::new(config.data)
             },
             ingress: IngressSettings {
@@ -63,6 +66,7 @@ impl From<Config> for ServeSettings {
             workers: config.workers,
             message_data_max: config.message_data_bytes_max,
             http_ca: config.http_ca,
+            retention: Arc::new(config.retention),
         }
     }
 }
@@ -301,7 +305,9 @@ fn start_engine(
     log: Arc<dyn Log>,
 ) -> Result<(Arc<Engine>, PluginRecords), EngineError> {
     let options = EngineOptions { workers: settings.workers, message_data_max: settings.message_data_max };
-    Engine::start(log, Arc::new(SystemClock), runtime.handle(), options)
+    let (engine, recorded) = Engine::start(log, Arc::new(SystemClock), runtime.handle(), options)?;
+    runtime.spawn(retain::run(Arc::downgrade(&engine), settings.retention.clone()));
+    Ok((engine, recorded))
 }
 
 fn start_deployments(settings: &ServeSettings, bus: &Bus, recorded: PluginRecords) -> Result<Deployments, ServeError> {

@@ -10,6 +10,11 @@ use crate::message::Millis;
 use crate::outcome::{DeadReason, History, Outcome};
 use crate::policy::{Backoff, RetryPolicy};
 
+/// How long a message waits whose effects found no room in their topic: long enough that many of them cost
+/// little, short enough to follow soon when there is room.
+const FULL_BACKOFF: Backoff =
+    Backoff { initial: Duration::from_millis(200), factor: 2.0, max: Duration::from_secs(10), jitter: 0.5 };
+
 /// What is recorded of a message after a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -29,6 +34,11 @@ pub fn settle(policy: &RetryPolicy, history: &History, outcome: &Outcome, now_ms
         Outcome::Reject { .. } => return Decision::Dead { reason: DeadReason::Rejected },
         Outcome::Unavailable { after, .. } => {
             let delay = after.unwrap_or_else(|| delay(&policy.backoff, history.unavailable.saturating_add(1), draw));
+            return Decision::Held { due_ms: due(now_ms, delay), charged: false };
+        }
+        Outcome::TopicFull { .. } => {
+            // What it waits for is not the message's doing; so its policy has no say in it either.
+            let delay = delay(&FULL_BACKOFF, history.unavailable.saturating_add(1), draw);
             return Decision::Held { due_ms: due(now_ms, delay), charged: false };
         }
         Outcome::Retry { after, .. } => *after,
@@ -63,6 +73,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::topic::TopicName;
 
     fn failures() -> Vec<Outcome> {
         vec![
@@ -95,11 +106,17 @@ mod tests {
     }
 
     #[test]
-    fn unavailable_is_never_charged_and_reject_kills_at_once() {
+    fn what_is_not_the_messages_fault_is_never_charged_and_reject_kills_at_once() {
         let policy = RetryPolicy { max_attempts: 1, ..RetryPolicy::default() };
         let down = Outcome::Unavailable { reason: "down".into(), after: Some(Duration::from_millis(70)) };
         let history = History { unavailable: 1_000, ..History::default() };
         assert_eq!(settle(&policy, &history, &down, 30, 0.0), Decision::Held { due_ms: 100, charged: false });
+        let full = Outcome::TopicFull { topic: TopicName::any("a").unwrap(), bytes: 9, bytes_max: 9 };
+        assert_eq!(settle(&policy, &history, &full, 30, 1.0), Decision::Held { due_ms: 10_030, charged: false });
+        assert_eq!(
+            settle(&policy, &History::default(), &full, 30, 0.0),
+            Decision::Held { due_ms: 130, charged: false }
+        );
         let reject = Outcome::Reject { reason: "never".into() };
         assert_eq!(settle(&policy, &history, &reject, 0, 0.0), Decision::Dead { reason: DeadReason::Rejected });
     }

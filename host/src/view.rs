@@ -1,5 +1,7 @@
 //! What people see of the bus: the same shapes in HTTP answers, on the command line and in metrics.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::message::{Millis, Offset, Sequence, SharedMessage};
@@ -66,6 +68,8 @@ pub struct Waiting {
     pub due_later: u64,
     /// When the next retry is due.
     pub next_due_ms: Option<Millis>,
+    /// A topic that its consumer publishes to holds as many bytes as it may: by topic.
+    pub full: BTreeMap<String, u64>,
     /// It waits behind another message of its key.
     pub behind_key: u64,
     /// It is in the log, past what the dispatcher holds in memory.
@@ -80,9 +84,13 @@ pub struct Waiting {
 #[derive(Clone, Debug, Serialize)]
 pub struct TopicView {
     pub name: String,
+    /// Messages that are retained.
     pub messages: u64,
+    /// The sequence of the first one; absent where none is.
+    pub first_sequence: Option<Sequence>,
     pub last_sequence: Sequence,
     pub last_offset: Offset,
+    /// Bytes of the messages that are retained.
     pub bytes: u64,
     pub created_ms: Millis,
     /// Names of the subscriptions that take it.

@@ -41,8 +41,11 @@ pub struct Event {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Topic {
     pub name: String,
+    /// Those that are retained, and the first of them.
     pub messages: u64,
+    pub first_sequence: Option<u64>,
     pub last_sequence: u64,
+    pub bytes: u64,
     pub subscriptions: Vec<String>,
 }
 
@@ -75,6 +78,8 @@ pub struct Waiting {
     pub running: u64,
     pub runnable: u64,
     pub due_later: u64,
+    /// By topic.
+    pub full: BTreeMap<String, u64>,
     pub behind_key: u64,
     pub behind_window: u64,
     pub orphaned: u64,
@@ -99,10 +104,11 @@ impl Subscription {
             self.pending + self.dead + self.acked + self.expired + self.skipped,
             "messages are not conserved: {self:#?}"
         );
-        let Waiting { running, runnable, due_later, behind_key, behind_window, orphaned } = self.waiting;
+        let Waiting { running, runnable, due_later, full, behind_key, behind_window, orphaned } = self.waiting.clone();
+        let full: u64 = full.values().sum();
         assert_eq!(
             self.pending,
-            running + runnable + due_later + behind_key + behind_window + orphaned,
+            running + runnable + due_later + full + behind_key + behind_window + orphaned,
             "not every pending message has one reason to wait: {self:#?}"
         );
     }

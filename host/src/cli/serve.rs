@@ -19,8 +19,10 @@ use crate::serve::serve;
 ///
 /// Each setting is taken from its flag, else from its variable (SANDPOST_ and the flag's name, such as
 /// SANDPOST_MESSAGE_DATA_MAX), else from the settings file (the flag's name with underscores, such as
-/// `log_format`; `message_data_max`, `min_free` and `reserve` stand in its table `[limits]`), else it is
-/// the default.
+/// `log_format`; `message_data_max`, `min_free`, `reserve`, `retain_age` and `retain_bytes` stand in its
+/// table `[limits]`), else it is the default. Tables `[[topic]]` of the settings file say for the topics that
+/// match their `filter`, the first one that does, what is retained of settled messages (`max_age`,
+/// `max_bytes`), and how many bytes a topic may hold before it takes no further message (`cap`).
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Example of a sandpost.toml:
@@ -29,7 +31,16 @@ Example of a sandpost.toml:
   plugins = \"/var/lib/sandpost/plugins\"
   allowed_origins = [\"http://localhost:3000\"]
   [limits]
-  message_data_max = \"2MiB\"")]
+  message_data_max = \"2MiB\"
+  retain_age = \"30d\"
+  [[topic]]
+  filter = \"order.*\"
+  max_age = \"forever\"
+  [[topic]]
+  filter = \"telemetry.>\"
+  max_age = \"6h\"
+  max_bytes = \"1GiB\"
+  cap = \"4GiB\"")]
 pub(super) struct ServeArgs {
     /// The settings file [default: sandpost.toml, where there is one]
     #[arg(long, value_name = "FILE", env = "SANDPOST_CONFIG")]
@@ -70,6 +81,12 @@ pub(super) struct ServeArgs {
     /// Space set aside so that work can be settled on a full disk [default: 16MiB]
     #[arg(long, value_name = "SIZE")]
     reserve: Option<String>,
+    /// How long settled messages stay, or forever [default: 7d]
+    #[arg(long, value_name = "TIME")]
+    retain_age: Option<String>,
+    /// Bytes of messages past which settled ones go, the oldest first, or unlimited [default: 10GiB]
+    #[arg(long, value_name = "SIZE")]
+    retain_bytes: Option<String>,
     /// Start although the last run ended on a failed sync and the machine was not restarted since: messages
     /// that were never answered may be missing
     #[arg(long)]
@@ -91,6 +108,8 @@ impl ServeArgs {
             ("message-data-max", &self.message_data_max),
             ("min-free", &self.min_free),
             ("reserve", &self.reserve),
+            ("retain-age", &self.retain_age),
+            ("retain-bytes", &self.retain_bytes),
         ];
         let flags: Vec<_> = flags.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect();
         let given = Given {

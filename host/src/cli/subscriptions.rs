@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, segment};
 use super::failure::Failure;
-use super::output::{Output, Text, age, alarm, plain, text, time};
+use super::output::{Output, Text, age, alarm, clean, plain, text, time};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum SubscriptionsCommand {
@@ -76,7 +76,8 @@ fn show(name: &str, client: &Client, output: &Output) -> Result<(), Failure> {
     let counts = counts.map(|count| (count, member(count)));
     output.facts(&counts)?;
     output.heading("Why pending messages wait")?;
-    output.facts(&waiting(&one["waiting"]))?;
+    let reasons = waiting(&one["waiting"]);
+    output.facts(&reasons.iter().map(|(words, count)| (words.as_str(), count.clone())).collect::<Vec<_>>())?;
     if one["parked_by"].as_array().is_some_and(|letters| !letters.is_empty()) {
         output.heading("Parked until these are redriven or dropped, or redriven and settled")?;
         output.facts(&[("dead letters", member("parked_by"))])?;
@@ -94,7 +95,7 @@ fn show(name: &str, client: &Client, output: &Output) -> Result<(), Failure> {
 }
 
 /// The reasons in words, those without a message left out.
-fn waiting(waiting: &Value) -> Vec<(&'static str, String)> {
+fn waiting(waiting: &Value) -> Vec<(String, String)> {
     let reasons = [
         ("running", "a call is running"),
         ("runnable", "waiting for a worker or a slot"),
@@ -107,13 +108,15 @@ fn waiting(waiting: &Value) -> Vec<(&'static str, String)> {
     let mut lines: Vec<_> = reasons
         .into_iter()
         .filter(|(name, _)| waiting[name].as_u64() != Some(0))
-        .map(|(name, words)| (words, text(&waiting[name])))
+        .map(|(name, words)| (words.to_owned(), text(&waiting[name])))
         .collect();
+    let full = waiting["full"].as_object().into_iter().flatten();
+    lines.extend(full.map(|(topic, count)| (format!("full: {}", clean(topic)), text(count))));
     if waiting["next_due_ms"].is_u64() {
-        lines.push(("next attempt due", time(&waiting["next_due_ms"])));
+        lines.push(("next attempt due".to_owned(), time(&waiting["next_due_ms"])));
     }
     if lines.is_empty() {
-        lines.push(("nothing waits", String::new()));
+        lines.push(("nothing waits".to_owned(), String::new()));
     }
     lines
 }
@@ -129,6 +132,7 @@ mod tests {
             running: 1,
             runnable: 2,
             due_later: 3,
+            full: [("order.placed".to_owned(), 8)].into(),
             next_due_ms: Some(4),
             behind_key: 5,
             behind_window: 6,
@@ -138,6 +142,6 @@ mod tests {
         let view = serde_json::to_value(&all).unwrap();
         assert_eq!(waiting(&view).len(), view.as_object().unwrap().len());
         let none = serde_json::to_value(Waiting::default()).unwrap();
-        assert_eq!(waiting(&none), [("nothing waits", String::new())]);
+        assert_eq!(waiting(&none), [("nothing waits".to_owned(), String::new())]);
     }
 }

@@ -42,12 +42,13 @@ fn list(client: &Client, output: &Output) -> Result<(), Failure> {
         vec![
             plain(&topic["name"]),
             plain(&topic["messages"]),
+            plain(&topic["first_sequence"]),
             plain(&topic["last_sequence"]),
             plain(&topic["bytes"]),
             if subscribed { Text::Plain(subscriptions) } else { Text::Plain("-".to_owned()) },
         ]
     });
-    output.table(&["topic", "messages", "last", "bytes", "subscriptions"], rows)
+    output.table(&["topic", "messages", "first", "last", "bytes", "subscriptions"], rows)
 }
 
 /// One message a line, so that scripts can read them one by one. One answer holds a bounded number of bytes, so that a large topic comes in several.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+use super::topics::{self, TopicTable};
 use super::{ConfigError, SETTINGS};
 use crate::ingress::nearest;
 
@@ -12,6 +13,7 @@ use crate::ingress::nearest;
 pub(crate) struct SettingsFile {
     pub(super) path: PathBuf,
     table: Table,
+    pub(super) topics: Vec<TopicTable>,
 }
 
 impl SettingsFile {
@@ -28,7 +30,7 @@ impl SettingsFile {
             error: error.to_string(),
         })?;
         check(path, &table, "")?;
-        Ok(Self { path: path.to_owned(), table })
+        Ok(Self { path: path.to_owned(), table, topics: topics::parse(path, text)? })
     }
 
     /// The value of a key such as `limits.reserve`.
@@ -43,6 +45,10 @@ impl SettingsFile {
 fn check(path: &Path, table: &Table, within: &str) -> Result<(), ConfigError> {
     for (name, value) in table {
         let key = format!("{within}{name}");
+        if key == topics::KEY {
+            // Its tables are read by themselves.
+            continue;
+        }
         let is_setting = SETTINGS.iter().any(|setting| setting.key == key);
         let is_table = SETTINGS.iter().any(|setting| setting.key.starts_with(&format!("{key}.")));
         match (is_setting, is_table, value) {

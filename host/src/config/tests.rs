@@ -28,6 +28,7 @@ fn defaults_need_nothing() {
     assert_eq!(config.log_format, LogFormat::Text);
     assert!(config.workers >= 1);
     assert!(!config.accept_unsynced);
+    assert_eq!(config.retention, Rules::default());
 }
 
 #[test]
@@ -49,6 +50,8 @@ fn every_setting_can_stand_in_the_file() {
         message_data_max = "2MiB"
         min_free = "1GiB"
         reserve = 33554432
+        retain_age = "30d"
+        retain_bytes = "unlimited"
         "#,
     )
     .unwrap();
@@ -65,6 +68,11 @@ fn every_setting_can_stand_in_the_file() {
         message_data_bytes_max: 2 << 20,
         free_bytes_min: 1 << 30,
         reserve_bytes: 32 << 20,
+        retention: Rules {
+            topics: Vec::new(),
+            age_max: Some(std::time::Duration::from_secs(30 * 24 * 3600)),
+            bytes_max: None,
+        },
         accept_unsynced: false,
     };
     assert_eq!(config, expected);
@@ -168,5 +176,71 @@ fn names_of_settings_agree() {
         let name = setting.key.rsplit('.').next().unwrap();
         assert_eq!(setting.flag, name.replace('_', "-"));
         assert_eq!(setting.variable, format!("SANDPOST_{}", name.to_uppercase()));
+    }
+}
+
+#[test]
+fn topics_have_tables_of_their_own() {
+    let rules = |file: &str| load(&[], &[], file).unwrap().retention.topics;
+    let found = rules(
+        r#"
+        [[topic]]
+        filter = "order.*"
+        max_age = "forever"
+        max_bytes = "1GiB"
+        [[topic]]
+        filter = "$dead-letters.>"
+        max_age = "1d"
+        [[topic]]
+        filter = ">"
+        cap = "10MiB"
+        [limits]
+        retain_age = "3s"
+        "#,
+    );
+    let seconds = std::time::Duration::from_secs;
+    let shown: Vec<_> =
+        found.iter().map(|rule| (rule.filter.as_str(), rule.age_max, rule.bytes_max, rule.cap)).collect();
+    let expected = [
+        ("order.*", None, Some(1 << 30), None),
+        ("$dead-letters.>", Some(seconds(86_400)), None, None),
+        (">", Some(seconds(3)), Some(5 << 20), Some(10 << 20)),
+    ];
+    assert_eq!(shown, expected, "a cap leaves room: settled messages go from half of it on");
+    assert_eq!(rules("[[topic]]\nfilter = \"a\"\ncap = \"1MiB\"\nmax_bytes = \"unlimited\"")[0].bytes_max, None);
+}
+
+#[test]
+fn a_bad_topic_table_is_named_with_its_line_and_key() {
+    let table = [
+        (
+            "[[topic]]\nmax_age = \"7d\"",
+            "etc/sandpost.toml:1: `topic.filter`: it is missing; a topic or a filter such as \"order.*\"",
+        ),
+        (
+            "[[topic]]\nfilter = \"a\"\nmax_size = \"1GiB\"",
+            "etc/sandpost.toml:3: `topic.max_size`: there is no such key here; allowed are `filter`, `max_age`, `max_bytes`, `cap`",
+        ),
+        (
+            "[[topic]]\nfilter = \"a\"\n[[topic]]\nfilter = \"b\"\nmax_age = \"soon\"",
+            "etc/sandpost.toml:5: `topic[2].max_age`: `soon` is not allowed; it must be a duration with its unit, such as \"5s\", from 1s to 99years",
+        ),
+        (
+            "[[topic]]\nfilter = \"a\"\nmax_bytes = \"1GiB\"\ncap = \"1GiB\"",
+            "etc/sandpost.toml:4: `topic.cap`: `1073741824 bytes` is not allowed; it must be more than its `max_bytes` of 1073741824 bytes, for settled messages would fill it",
+        ),
+        ("[[topic]]\nfilter = \"a.>.b\"", "etc/sandpost.toml:2: `topic.filter`: `a.>.b` is not a topic"),
+        (
+            "[[topic]]\nfilter = \"$lag.>\"\ncap = \"1GiB\"",
+            "etc/sandpost.toml:3: `topic.cap`: `a cap` is not allowed; it must be left out",
+        ),
+        (
+            "topic = 1",
+            "etc/sandpost.toml:1: `topic`: it is a whole number; it must be a list of tables, each written as [[topic]]",
+        ),
+    ];
+    for (file, expected) in table {
+        let found = complaint(file);
+        assert!(found.starts_with(expected), "{found}\n{expected}");
     }
 }

@@ -115,6 +115,23 @@ impl Reader<'_> {
         Ok(number)
     }
 
+    /// A bound, or `None` for the word that lifts it.
+    pub(super) fn bound<T>(
+        &self,
+        setting: &'static Setting,
+        word: &str,
+        default: T,
+        understand: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, ConfigError> {
+        let (bound, _) = self.read(setting, Some(default), |value| match value {
+            Value::String(text) if text == word => Some(None),
+            Value::String(text) => understand(text).map(Some),
+            Value::Integer(number) => understand(&number.to_string()).map(Some),
+            _ => None,
+        })?;
+        Ok(bound)
+    }
+
     /// An array of strings, or one string with commas.
     pub(super) fn list(
         &self,
@@ -160,7 +177,7 @@ fn found(value: &Value) -> String {
 }
 
 /// A size such as `64MiB`: a whole number and a unit, bytes where there is none. `MB` is decimal.
-fn size(text: &str) -> Option<u64> {
+pub(super) fn size(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 = text[..digits].parse().ok()?;

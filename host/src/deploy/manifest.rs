@@ -10,8 +10,9 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+use keys::shortened;
 pub use keys::{ManifestError, ManifestProblem};
-use keys::{Source, Table, Value, shortened};
+pub(crate) use keys::{Source, Table, Value};
 
 use crate::limits;
 use crate::policy::{

@@ -49,6 +49,8 @@ impl Dispatcher {
         let (due_later, next_due_ms) = self.retries.due();
         let loading = self.retries.loading();
         let lanes_that_can_run = self.lanes.iter().filter(|(_, lane)| lane.can_run() || lane.waits_for_row()).count();
+        let full = self.retries.full();
+        let due_later = due_later as u64 - full.values().sum::<u64>();
         let running = self.running.total();
         let runnable = (loose + loading + lanes_that_can_run) as u64;
         let parked = self.parked_in_lanes();
@@ -56,10 +58,11 @@ impl Dispatcher {
         Waiting {
             running,
             runnable,
-            due_later: due_later as u64,
+            due_later,
             next_due_ms,
             // Everything else that memory knows of stands behind a message of its key.
-            behind_key: known.saturating_sub(running + runnable + due_later as u64 + parked),
+            behind_key: known.saturating_sub(running + runnable + due_later + full.values().sum::<u64>() + parked),
+            full,
             behind_window: self.unread,
             parked,
             orphaned: 0,

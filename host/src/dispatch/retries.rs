@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::log::{KeyHash, RetryRow};
 use crate::message::{Millis, Offset};
+use crate::topic::TopicName;
 
 use super::item::{Item, Origin};
 use super::{Action, Dispatcher, Ready};
@@ -49,6 +50,8 @@ pub(super) struct Retries {
     /// Those that are read and wait for a worker.
     loaded: usize,
     loaded_bytes: usize,
+    /// Those whose effects found no room, and the topic that was full.
+    full: BTreeMap<Offset, TopicName>,
 }
 
 impl Retries {
@@ -63,6 +66,20 @@ impl Retries {
     /// How many wait for their time, and for which one first.
     pub(super) fn due(&self) -> (usize, Option<Millis>) {
         (self.due.len(), self.due.first().map(|(due_ms, _)| *due_ms))
+    }
+
+    /// What it waits for is room in a topic.
+    pub(super) fn wait_for(&mut self, offset: Offset, topic: TopicName) {
+        self.full.insert(offset, topic);
+    }
+
+    /// How many of those that wait for their time do so because a topic is full.
+    pub(super) fn full(&self) -> BTreeMap<String, u64> {
+        let mut waiting = BTreeMap::new();
+        for (_, topic) in self.full.iter().filter(|(offset, _)| self.get(**offset).phase == Phase::Due) {
+            *waiting.entry(topic.to_string()).or_default() += 1;
+        }
+        waiting
     }
 
     pub(super) fn loading(&self) -> usize {
@@ -122,6 +139,7 @@ impl Retries {
 
     fn remove(&mut self, offset: Offset) -> Retry {
         let retry = self.all.remove(&offset).expect("a retry is over once");
+        self.full.remove(&offset);
         self.count_out(offset, retry.due_ms, retry.phase);
         retry
     }

@@ -19,7 +19,7 @@ use crate::sandbox::{CallError, Called, Effects, Instance, Offer, Program};
 
 use super::settling::forced_reason;
 use super::state_reads::StateReads;
-use super::subscription::Subscription;
+use super::subscription::{Session, Subscription};
 use super::{Event, Finished, Item, expiry};
 
 /// How long to wait where the sandbox could not make a call at all.
@@ -282,7 +282,7 @@ impl Runner {
         self.subscription.with_generation(self.generation, |session| {
             let mut finished = [finished];
             txn.settlements = vec![session.dispatcher().record(&mut finished, now_ms)];
-            let [finished] = finished;
+            let [mut finished] = finished;
             match session.commit(txn) {
                 Ok(()) => {
                     session.step(Event::Settled(vec![finished]));
@@ -296,6 +296,10 @@ impl Runner {
                     settled = Settled::Busy;
                     session.step(Event::Returned(vec![finished.item]));
                 }
+                Err(CommitError::TopicFull { topic, bytes, bytes_max, .. }) => {
+                    finished.outcome = Outcome::TopicFull { topic, bytes, bytes_max };
+                    record(session, finished, now_ms);
+                }
                 // The log stopped or the subscription is gone: nothing more follows from this call.
                 Err(_) => {}
             }
@@ -304,6 +308,15 @@ impl Runner {
             self.flush(rest.drain(..).collect());
         }
         settled
+    }
+}
+
+/// Records a call without its effects.
+fn record(session: &mut Session<'_>, finished: Finished, now_ms: u64) {
+    let mut finished = [finished];
+    let settlement = session.dispatcher().record(&mut finished, now_ms);
+    if session.commit(Txn { now_ms, settlements: vec![settlement], ..Txn::default() }).is_ok() {
+        session.step(Event::Settled(finished.into()));
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::limits::EVIDENCE_TEXT_BYTES_MAX;
 use crate::log::{DeadRow, Parks, Redrive, RetryRow, Settlement};
 use crate::message::{Millis, Offset, SharedMessage};
-use crate::outcome::{Attempt, DeadReason, History, OutcomeKind};
+use crate::outcome::{Attempt, DeadReason, History, Outcome, OutcomeKind};
 use crate::settle::{Decision, settle};
 
 use super::Dispatcher;
@@ -94,6 +94,9 @@ impl Dispatcher {
             Decision::Acked => {}
             Decision::Held { due_ms, .. } => {
                 self.enter_retry(offset, due_ms, accepted_ms, lane, leads);
+                if let Outcome::TopicFull { topic, .. } = call.outcome {
+                    self.retries.wait_for(offset, topic);
+                }
                 if let Some(key) = lane {
                     self.spill(key, settlement);
                 }
@@ -228,7 +231,8 @@ fn history_with(call: &Finished, charged: bool) -> History {
     if charged {
         history.charged += 1;
     }
-    history.unavailable = if kind == OutcomeKind::Unavailable { history.unavailable + 1 } else { 0 };
+    let waits_for_others = matches!(kind, OutcomeKind::Unavailable | OutcomeKind::TopicFull);
+    history.unavailable = if waits_for_others { history.unavailable + 1 } else { 0 };
     history
 }
 

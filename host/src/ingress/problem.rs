@@ -84,6 +84,8 @@ kinds! {
         "The message may be stored or not: once the bus is back, look for its `id` in the topic before publishing it again.";
     TOO_MANY_TAILS = "too-many-tails", SERVICE_UNAVAILABLE, "As many tails are open as may be",
         "Close tails that are not needed, and try again.";
+    TOPIC_FULL = "topic-full", INSUFFICIENT_STORAGE, "The topic holds as many bytes as it may",
+        "Nothing was stored, and other topics take messages: have the topic's subscriptions catch up, or raise its `cap` in the settings, then publish it again.";
     NO_ROOM = "no-room", INSUFFICIENT_STORAGE, "The data folder's disk is nearly full",
         "Nothing was stored: free space on the disk of the bus, then publish it again.";
 }
@@ -188,6 +190,9 @@ impl From<PublishError> for Problem {
             }
             PublishError::NoRoom { free_bytes, min_bytes } => {
                 (&NO_ROOM, json!({ "free_bytes": free_bytes, "min_bytes": min_bytes }))
+            }
+            PublishError::TopicFull { topic, bytes, bytes_max, more } => {
+                (&TOPIC_FULL, json!({ "topic": topic, "bytes": bytes, "bytes_max": bytes_max, "more": more }))
             }
             PublishError::Busy { unsynced_bytes } => (&BUSY, json!({ "unsynced_bytes": unsynced_bytes })),
             PublishError::Starting => (&STARTING, json!({})),
@@ -298,6 +303,7 @@ mod tests {
             (PublishError::TooManyMessages { messages: 9, messages_max: 8 }, 413, "batch-too-large"),
             (PublishError::BatchTooLarge { bytes: 9, bytes_max: 8 }, 413, "batch-too-large"),
             (PublishError::NoRoom { free_bytes: 1, min_bytes: 2 }, 507, "no-room"),
+            (PublishError::TopicFull { topic: topic(), bytes: 7, bytes_max: 8, more: 2 }, 507, "topic-full"),
             (PublishError::Busy { unsynced_bytes: 3 }, 429, "busy"),
             (PublishError::Starting, 503, "starting"),
             (PublishError::NotSynced, 503, "not-synced"),

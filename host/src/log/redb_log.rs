@@ -8,6 +8,7 @@
 mod block;
 mod block_cache;
 mod blocks;
+mod compact;
 mod counts;
 mod encoding;
 mod figures;
@@ -37,12 +38,13 @@ use super::disk::{DiskState, FolderError};
 use super::removal::{Reach, Standing, Stretch};
 use super::{
     Batch, CommitError, DeadLetter, HeldAt, HeldRow, Listener, Loaded, LoadedSubscription, Log, LogFailure, LogFigures,
-    ReadBounds, ReadError, ReadPin, RetryRow, Selection, Sequenced, StateEntries, SubscriptionId, SyncWaiter,
+    ReadBounds, ReadError, ReadPin, RetryRow, Selection, Sequenced, StateEntries, SubscriptionId, SyncWaiter, TopicCap,
     TopicInfo, Txn, TxnNumber,
 };
 use crate::limits;
 use crate::message::{Millis, Offset, Sequence, SharedMessage, TopicId};
 use block_cache::BlockCache;
+pub use compact::Compacted;
 use figures::Meter;
 use queue::{Ending, Queue};
 use recent::Visible;
@@ -65,6 +67,10 @@ pub struct OpenOptions {
     /// What may be sequenced and not yet synced before publishers are refused. Effects of handlers may
     /// take as much again.
     pub unsynced_bytes_max: usize,
+    /// Opening compacts a file of at least this size of which half is free.
+    pub compact_bytes_min: u64,
+    /// Bytes that topics may hold before they refuse messages.
+    pub topic_caps: Vec<TopicCap>,
     /// Starts although the disk failed on this boot, with what can be read now.
     pub accept_unsynced: bool,
 }
@@ -78,6 +84,8 @@ impl OpenOptions {
             recent_bytes_max: limits::RECENT_BYTES_MAX,
             cache_bytes: limits::REDB_CACHE_BYTES,
             unsynced_bytes_max: limits::UNSYNCED_BYTES_MAX,
+            compact_bytes_min: limits::COMPACT_BYTES_MIN,
+            topic_caps: Vec::new(),
             accept_unsynced: false,
         }
     }
@@ -96,6 +104,9 @@ pub enum OpenError {
     Foreign { path: PathBuf, error: String },
     #[error("{path} is damaged: {error}")]
     Damaged { path: PathBuf, error: ReadError },
+    /// There is nothing to be compacted.
+    #[error("there is no log in {folder}; name the data folder of a bus")]
+    Absent { folder: PathBuf },
     /// There is no room to open it, or its disk failed.
     #[error(transparent)]
     Failed(LogFailure),
@@ -129,6 +140,11 @@ impl RedbLog {
     /// Opens the log of a data folder, or begins it. May take seconds per gigabyte after a crash.
     pub fn open(options: &OpenOptions) -> Result<Self, OpenError> {
         open::open(options, None)
+    }
+
+    /// Returns free space of a data folder's file to the disk, while no bus uses it.
+    pub fn compact(options: &OpenOptions) -> Result<Compacted, OpenError> {
+        compact::compact(options)
     }
 
     fn finish(&self, ending: Ending) {

@@ -22,7 +22,7 @@ use recent_writes::RecentWrites;
 
 use super::{
     Change, CommitError, Counts, HeldAt, HeldRow, Placed, PluginRecord, Removal, RetryRow, Sequenced, Settlement,
-    StateRead, SubscriptionId, SubscriptionRecord, SyncWaiter, TopicInfo, Txn, TxnNumber,
+    StateRead, SubscriptionId, SubscriptionRecord, SyncWaiter, TopicCap, TopicInfo, Txn, TxnNumber,
 };
 use crate::message::{Event, Message, Millis, Offset, SharedMessage, TopicId};
 use crate::topic::TopicName;
@@ -41,13 +41,14 @@ pub(crate) struct Recovered {
 }
 
 /// Bounds of what may gather, in bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SequencerBounds {
     /// What is sequenced and not yet synced, past which publishes from outside are refused. Effects of
     /// handlers have as much again, so that publishers cannot starve them.
     pub unsynced_bytes_max: usize,
     /// A group is closed when it would grow past this, so that one commit stays short.
     pub group_bytes_max: usize,
+    pub topic_caps: Vec<TopicCap>,
 }
 
 /// A transaction weighs at least this much, so that many small ones are bounded too.
@@ -77,6 +78,8 @@ pub(crate) struct Sequencer {
 
 struct Topic {
     info: TopicInfo,
+    /// Bytes that it may hold.
+    bytes_max: Option<u64>,
     noted_in: u64,
 }
 
@@ -107,12 +110,12 @@ impl Sequencer {
             accounts.insert(id, Account { name, record, position, counts, noted_in: 0 });
         }
         let topic_ids = recovered.topics.iter().map(|info| (Arc::from(info.name.as_str()), info.id)).collect();
-        Self {
+        let mut sequencer = Self {
             bounds,
             last_txn: 0,
             next_offset: recovered.next_offset,
             next_subscription: recovered.next_subscription,
-            topics: recovered.topics.into_iter().map(|info| Topic { info, noted_in: 0 }).collect(),
+            topics: Vec::new(),
             topic_ids,
             accounts,
             names,
@@ -125,7 +128,10 @@ impl Sequencer {
             group_number: 1,
             unsynced_bytes: 0,
             stopped: false,
-        }
+        };
+        let topic = |info: TopicInfo| Topic { bytes_max: sequencer.cap_of(info.name.as_str()), info, noted_in: 0 };
+        sequencer.topics = recovered.topics.into_iter().map(topic).collect();
+        sequencer
     }
 
     /// Sequences a transaction, or says why it has no effect.
@@ -138,6 +144,8 @@ impl Sequencer {
         self.check_settlements(&txn.settlements)?;
         self.check_changes(&txn.changes)?;
         self.check_reads(&txn.reads)?;
+        // After what cannot be mended by waiting.
+        self.check_caps(&txn)?;
         Ok(self.apply(txn, bytes, on_synced))
     }
 
@@ -151,6 +159,37 @@ impl Sequencer {
             return Err(CommitError::Busy { unsynced_bytes: self.unsynced_bytes });
         }
         Ok(())
+    }
+
+    /// Refuses messages for a topic that holds as many bytes as it may. The bus's own topics take everything,
+    /// for what they tell of is recorded with it; and so does a topic whose messages were accepted before.
+    fn check_caps(&self, txn: &Txn) -> Result<(), CommitError> {
+        if self.bounds.topic_caps.is_empty() || !(txn.outside || !txn.settlements.is_empty()) {
+            return Ok(());
+        }
+        let mut more: HashMap<&str, u64> = HashMap::new();
+        for event in &txn.appends {
+            *more.entry(event.topic.as_str()).or_default() += event.bytes() as u64;
+        }
+        for (name, more) in more {
+            let id = self.topic_ids.get(name);
+            let bytes_max = match id {
+                Some(id) => self.topics[id.0 as usize].bytes_max,
+                None => self.cap_of(name),
+            };
+            let bytes = id.map_or(0, |id| self.topics[id.0 as usize].info.bytes);
+            if let Some(bytes_max) = bytes_max.filter(|bytes_max| bytes.saturating_add(more) > *bytes_max) {
+                let event = txn.appends.iter().find(|event| event.topic.as_str() == name);
+                let topic = event.expect("an event names it").topic.clone();
+                return Err(CommitError::TopicFull { topic, bytes, bytes_max, more });
+            }
+        }
+        Ok(())
+    }
+
+    fn cap_of(&self, topic: &str) -> Option<u64> {
+        let caps = &self.bounds.topic_caps;
+        caps.iter().find(|cap| cap.filter.matches(topic))?.bytes_max.filter(|_| !topic.starts_with('$'))
     }
 
     fn check_settlements(&self, settlements: &[Settlement]) -> Result<(), CommitError> {
@@ -281,7 +320,8 @@ impl Sequencer {
         self.topic_ids.insert(name.as_str().into(), id);
         let info =
             TopicInfo { id, name, created_ms, last_sequence: 0, last_offset: 0, messages: 0, bytes: 0, gaps_end: 0 };
-        self.topics.push(Topic { info, noted_in: 0 });
+        let bytes_max = self.cap_of(info.name.as_str());
+        self.topics.push(Topic { info, bytes_max, noted_in: 0 });
         id
     }
 

@@ -87,20 +87,20 @@ fn nearest(text: &str, allowed: &[&'static str]) -> Option<&'static str> {
 
 /// The text that is read, for errors.
 #[derive(Clone, Copy)]
-pub(super) struct Source<'a> {
-    pub(super) file: &'a Path,
-    pub(super) text: &'a str,
+pub(crate) struct Source<'a> {
+    pub(crate) file: &'a Path,
+    pub(crate) text: &'a str,
 }
 
 impl Source<'_> {
-    pub(super) fn error(&self, at: Option<usize>, key: impl Into<String>, problem: ManifestProblem) -> ManifestError {
+    pub(crate) fn error(&self, at: Option<usize>, key: impl Into<String>, problem: ManifestProblem) -> ManifestError {
         let line = at.map(|at| 1 + self.text.bytes().take(at).filter(|byte| *byte == b'\n').count());
         ManifestError { file: self.file.to_owned(), line, key: key.into(), problem: Box::new(problem) }
     }
 }
 
 /// A table of the manifest.
-pub(super) struct Table<'a> {
+pub(crate) struct Table<'a> {
     source: Source<'a>,
     path: String,
     at: Option<usize>,
@@ -108,7 +108,7 @@ pub(super) struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    pub(super) fn root(source: Source<'a>, entries: &'a DeTable<'a>) -> Self {
+    pub(crate) fn root(source: Source<'a>, entries: &'a DeTable<'a>) -> Self {
         Self { source, path: String::new(), at: None, entries }
     }
 
@@ -119,7 +119,7 @@ impl<'a> Table<'a> {
 
     /// Refuses every key that is neither `allowed` nor one of `later` versions; those are refused by
     /// name, with what to do in their place.
-    pub(super) fn allow(
+    pub(crate) fn allow(
         &self,
         allowed: &[&'static str],
         later: &[(&'static str, &'static str)],
@@ -138,13 +138,13 @@ impl<'a> Table<'a> {
         Ok(())
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<Value<'a>> {
+    pub(crate) fn get(&self, name: &str) -> Option<Value<'a>> {
         let (_, value) = self.entries.iter().find(|(key, _)| *key.get_ref() == name)?;
         Some(Value { source: self.source, path: self.key(name), value })
     }
 
     /// The value of a key that must be there; `needed` says what it is.
-    pub(super) fn require(&self, name: &str, needed: impl Into<String>) -> Result<Value<'a>, ManifestError> {
+    pub(crate) fn require(&self, name: &str, needed: impl Into<String>) -> Result<Value<'a>, ManifestError> {
         self.get(name).ok_or_else(|| self.missing(name, needed))
     }
 
@@ -162,18 +162,18 @@ impl<'a> Table<'a> {
 }
 
 /// A value of the manifest.
-pub(super) struct Value<'a> {
+pub(crate) struct Value<'a> {
     source: Source<'a>,
     path: String,
     value: &'a Spanned<DeValue<'a>>,
 }
 
 impl<'a> Value<'a> {
-    pub(super) fn error(&self, problem: ManifestProblem) -> ManifestError {
+    pub(crate) fn error(&self, problem: ManifestProblem) -> ManifestError {
         self.source.error(Some(self.value.span().start), &self.path, problem)
     }
 
-    pub(super) fn impossible(&self, value: impl Display, allowed: impl Into<String>) -> ManifestError {
+    pub(crate) fn impossible(&self, value: impl Display, allowed: impl Into<String>) -> ManifestError {
         let value = shortened(&value.to_string());
         self.error(ManifestProblem::Impossible { value, allowed: allowed.into(), nearest: None })
     }
@@ -191,13 +191,13 @@ impl<'a> Value<'a> {
         self.error(ManifestProblem::WrongType { found, expected })
     }
 
-    pub(super) fn table(&self) -> Result<Table<'a>, ManifestError> {
+    pub(crate) fn table(&self) -> Result<Table<'a>, ManifestError> {
         let entries = self.value.get_ref().as_table().ok_or_else(|| self.wrong_type("a table"))?;
         Ok(Table { source: self.source, path: self.path.clone(), at: Some(self.value.span().start), entries })
     }
 
     /// The elements of a list. Where it has several, each is named by its number, from 1.
-    pub(super) fn elements(&self, expected: &'static str) -> Result<Vec<Self>, ManifestError> {
+    pub(crate) fn elements(&self, expected: &'static str) -> Result<Vec<Self>, ManifestError> {
         let elements = self.value.get_ref().as_array().ok_or_else(|| self.wrong_type(expected))?;
         let several = elements.len() > 1;
         let path = |index: usize| if several { format!("{}[{}]", self.path, index + 1) } else { self.path.clone() };
@@ -205,7 +205,7 @@ impl<'a> Value<'a> {
         Ok(elements.map(|(index, value)| Self { source: self.source, path: path(index), value }).collect())
     }
 
-    pub(super) fn text(&self, expected: &'static str) -> Result<&'a str, ManifestError> {
+    pub(crate) fn text(&self, expected: &'static str) -> Result<&'a str, ManifestError> {
         self.value.get_ref().as_str().ok_or_else(|| self.wrong_type(expected))
     }
 
@@ -267,7 +267,7 @@ impl<'a> Value<'a> {
         parsed.ok_or_else(|| self.impossible(text, format!("a number from {} to {}", allowed.start(), allowed.end())))
     }
 
-    pub(super) fn duration(&self, allowed: RangeInclusive<Duration>) -> Result<Duration, ManifestError> {
+    pub(crate) fn duration(&self, allowed: RangeInclusive<Duration>) -> Result<Duration, ManifestError> {
         let text = self.text("a duration with its unit, such as \"5s\"")?;
         let parsed = humantime::parse_duration(text).ok().filter(|parsed| allowed.contains(parsed));
         parsed.ok_or_else(|| {
@@ -278,7 +278,7 @@ impl<'a> Value<'a> {
     }
 
     /// A number of bytes: a whole number, or a text with a unit.
-    pub(super) fn bytes(&self, allowed: RangeInclusive<u64>) -> Result<u64, ManifestError> {
+    pub(crate) fn bytes(&self, allowed: RangeInclusive<u64>) -> Result<u64, ManifestError> {
         let (shown, parsed) = match self.value.get_ref() {
             DeValue::Integer(number) => (number.to_string(), u64::from_str_radix(number.as_str(), number.radix()).ok()),
             DeValue::String(text) => (text.to_string(), parse_bytes(text)),

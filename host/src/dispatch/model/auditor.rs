@@ -352,6 +352,7 @@ impl Auditor {
                 return self.set(entry, offset, dead);
             }
             Outcome::Unavailable { after, .. } => (false, *after),
+            Outcome::TopicFull { .. } => (false, None),
             Outcome::Retry { after, .. } => (true, *after),
             _ => (true, None),
         };

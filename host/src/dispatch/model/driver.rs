@@ -417,6 +417,7 @@ impl World {
             2 => Outcome::Unavailable { reason: reason(), after },
             3 => Outcome::Trapped { report: reason() },
             4 => Outcome::Reject { reason: reason() },
+            5 => Outcome::TopicFull { topic: TopicName::any("full").unwrap(), bytes: 9, bytes_max: 9 },
             _ => Outcome::Acked,
         }
     }

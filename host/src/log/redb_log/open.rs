@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::block_cache::BlockCache;
 use super::blocks::removed_end;
+use super::compact::compact_if_worth_it;
 use super::figures::Meter;
 use super::queue::Queue;
 use super::recent::Visible;
@@ -51,7 +52,11 @@ pub(super) fn open(options: &OpenOptions, backend: Option<Box<dyn StorageBackend
 
     let space = Space::new(folder.path().to_owned(), reserve, options.free_bytes_min);
     space.look();
-    let bounds = SequencerBounds { unsynced_bytes_max: options.unsynced_bytes_max, group_bytes_max: GROUP_BYTES_MAX };
+    let bounds = SequencerBounds {
+        unsynced_bytes_max: options.unsynced_bytes_max,
+        group_bytes_max: GROUP_BYTES_MAX,
+        topic_caps: options.topic_caps.clone(),
+    };
     let inner = Inner {
         snapshot: ArcSwap::from_pointee(read),
         database,
@@ -68,7 +73,7 @@ pub(super) fn open(options: &OpenOptions, backend: Option<Box<dyn StorageBackend
 
 /// Opens the file, or begins it under another name first: a file that a crash left half begun is never
 /// taken for a log.
-fn open_file(options: &OpenOptions, folder: &DataFolder) -> Result<Opened, OpenError> {
+pub(super) fn open_file(options: &OpenOptions, folder: &DataFolder) -> Result<Opened, OpenError> {
     let path = folder.log_path();
     if let Some(new) = folder.begin_log()? {
         let begun = open_database(options, folder, Box::new(new.file()?), new.path())?;
@@ -78,11 +83,11 @@ fn open_file(options: &OpenOptions, folder: &DataFolder) -> Result<Opened, OpenE
     open_database(options, folder, Box::new(LogFile::open(folder)?), &path)
 }
 
-struct Opened {
-    disk: Arc<DiskState>,
+pub(super) struct Opened {
+    pub(super) disk: Arc<DiskState>,
     /// Before the database, so that it is dropped before it.
-    read: ReadTransaction,
-    database: Database,
+    pub(super) read: ReadTransaction,
+    pub(super) database: Database,
     recovered: Recovered,
     bus_ids: Vec<(u64, Uuid)>,
 }
@@ -96,7 +101,34 @@ fn open_database(
     // Only behind the file's lock: the marker of another process is not ours to judge.
     folder.check_marker(options.accept_unsynced)?;
     let disk = DiskState::new(folder.clone());
-    let failed = |error: redb::Error| match (disk.reported(), error) {
+    let failed = |error: redb::Error| storage_failure(&disk, error, path);
+    let backend = Disk::new(backend, disk.clone());
+    // After a crash of the process, what is read may be only in the page cache: it must not be served
+    // before it is on the disk.
+    backend.sync_data().map_err(|error| failed(redb::Error::Io(error)))?;
+    let mut database = redb::Builder::new()
+        .set_cache_size(options.cache_bytes)
+        .set_repair_callback(|session| {
+            tracing::info!(percent = (session.progress() * 100.0) as u64, "the log was not closed; checking it");
+        })
+        .create_with_backend(backend)
+        .map_err(|error| failed(error.into()))?;
+    begin_if_new(&database).map_err(failed)?;
+    let damaged = |error| OpenError::Damaged { path: path.to_owned(), error };
+    let recovered = {
+        let read = database.begin_read().map_err(|error| failed(error.into()))?;
+        check_format(&read, path)?;
+        recover(&read).map_err(damaged)?
+    };
+    compact_if_worth_it(&mut database, options, folder, &disk, &recovered.topics)?;
+    let read = database.begin_read().map_err(|error| failed(error.into()))?;
+    let bus_ids = bus_ids(&read).map_err(damaged)?;
+    Ok(Opened { disk, read, database, recovered, bus_ids })
+}
+
+/// What an error of redb means for who opens a file.
+pub(super) fn storage_failure(disk: &DiskState, error: redb::Error, path: &Path) -> OpenError {
+    match (disk.reported(), error) {
         (Some(failure), _) => OpenError::Failed(failure),
         (None, redb::Error::Io(error)) if error.raw_os_error().is_some() => {
             OpenError::Folder(FolderError::Io { path: path.to_owned(), error })
@@ -106,25 +138,7 @@ fn open_database(
             OpenError::Damaged { path: path.to_owned(), error: ReadError::Damaged { table: "(the file itself)", what } }
         }
         (None, error) => OpenError::Foreign { path: path.to_owned(), error: error.to_string() },
-    };
-    let backend = Disk::new(backend, disk.clone());
-    // After a crash of the process, what is read may be only in the page cache: it must not be served
-    // before it is on the disk.
-    backend.sync_data().map_err(|error| failed(redb::Error::Io(error)))?;
-    let database = redb::Builder::new()
-        .set_cache_size(options.cache_bytes)
-        .set_repair_callback(|session| {
-            tracing::info!(percent = (session.progress() * 100.0) as u64, "the log was not closed; checking it");
-        })
-        .create_with_backend(backend)
-        .map_err(|error| failed(error.into()))?;
-    begin_if_new(&database).map_err(failed)?;
-    let read = database.begin_read().map_err(|error| failed(error.into()))?;
-    check_format(&read, path)?;
-    let damaged = |error| OpenError::Damaged { path: path.to_owned(), error };
-    let recovered = recover(&read).map_err(damaged)?;
-    let bus_ids = bus_ids(&read).map_err(damaged)?;
-    Ok(Opened { disk, read, database, recovered, bus_ids })
+    }
 }
 
 /// Creates every table of a new file, with the format and the bus's id, in one transaction.

@@ -22,7 +22,8 @@ const CONSUMERS: [&str; 2] = ["stock", "sales"];
 const KEYS: [&str; 6] = ["a", "ab", "abc", "b", "ba", "c"];
 const PREFIXES: [&str; 4] = ["", "a", "ab", "b"];
 /// Small, so that a history is written in many groups, of which several wait to be synced.
-const BOUNDS: SequencerBounds = SequencerBounds { unsynced_bytes_max: 1 << 20, group_bytes_max: 600 };
+const BOUNDS: SequencerBounds =
+    SequencerBounds { unsynced_bytes_max: 1 << 20, group_bytes_max: 600, topic_caps: Vec::new() };
 
 type Entries = BTreeMap<String, Bytes>;
 

@@ -4,7 +4,8 @@ use super::*;
 use crate::log::{CountsDelta, DeadRow, KeyHash, Selection, StateRange, StateWrite};
 use crate::outcome::{DeadReason, History};
 
-const BOUNDS: SequencerBounds = SequencerBounds { unsynced_bytes_max: 1 << 20, group_bytes_max: 10_000 };
+const BOUNDS: SequencerBounds =
+    SequencerBounds { unsynced_bytes_max: 1 << 20, group_bytes_max: 10_000, topic_caps: Vec::new() };
 
 fn fresh() -> Sequencer {
     Sequencer::new(Recovered { next_subscription: 1, ..Recovered::default() }, BOUNDS)

@@ -300,6 +300,63 @@ fn what_a_subscription_has_before_it_is_not_removed() {
     assert_eq!(bench.offsets(">", 0, WIDE), [2, 3]);
 }
 
+fn file_bytes(folder: &TempDir) -> u64 {
+    std::fs::metadata(folder.path().join("log.redb")).unwrap().len()
+}
+
+/// A closed log whose file is mostly free, and what stays in it.
+fn drained() -> (Arc<TempDir>, Vec<Offset>) {
+    let bench = Bench::new();
+    for _ in 0..40 {
+        bench.publish((0..50).map(|_| sized("order.placed", "1", 10_000)).collect());
+    }
+    remove(&bench, |message| !message.offset.is_multiple_of(300));
+    let left = bench.offsets(">", 0, WIDE);
+    let Bench { log, folder, .. } = bench;
+    log.close();
+    (folder, left)
+}
+
+#[test]
+fn a_file_that_is_mostly_free_shrinks_when_it_is_compacted() {
+    let (folder, left) = drained();
+    let full = file_bytes(&folder);
+    assert!(full > 20_000_000, "{full}");
+    let bench = Bench::start(RedbLog::open(&options(&folder)).unwrap(), folder.clone());
+    let refused = RedbLog::compact(&options(&folder)).unwrap_err();
+    assert!(refused.to_string().contains("in use by another process"), "{refused}");
+    drop(bench);
+    let compacted = RedbLog::compact(&options(&folder)).unwrap();
+    assert_eq!((compacted.before_bytes, compacted.after_bytes), (full, file_bytes(&folder)));
+    assert!(compacted.after_bytes < full / 8, "{compacted:?}");
+    let bench = Bench::start(RedbLog::open(&options(&folder)).unwrap(), folder);
+    assert_eq!(bench.offsets(">", 0, WIDE), left);
+    assert_eq!(bench.publish(events("order.placed", 1)), [2_000]);
+    let nowhere = TempDir::new().unwrap();
+    assert!(matches!(RedbLog::compact(&options(&nowhere)), Err(crate::log::redb_log::OpenError::Absent { .. })));
+}
+
+#[test]
+fn a_start_compacts_a_large_file_that_is_mostly_free() {
+    let (folder, left) = drained();
+    let full = file_bytes(&folder);
+    let open = |min| RedbLog::open(&OpenOptions { compact_bytes_min: min, ..options(&folder) }).unwrap();
+    drop(open(full + 1));
+    assert_eq!(file_bytes(&folder), full, "it is too small to be worth it");
+    let bench = Bench::start(open(1 << 20), folder.clone());
+    assert!(file_bytes(&folder) < full / 8, "{} of {full}", file_bytes(&folder));
+    assert_eq!(bench.offsets(">", 0, WIDE), left);
+    // One that is in use is left alone.
+    for _ in 0..40 {
+        bench.publish((0..50).map(|_| sized("order.placed", "1", 10_000)).collect());
+    }
+    bench.log.close();
+    drop(bench);
+    let used = file_bytes(&folder);
+    drop(open(1 << 20));
+    assert_eq!(file_bytes(&folder), used);
+}
+
 /// A reader that decoded a block from an older snapshot does not keep it for others.
 #[test]
 fn a_block_that_was_read_before_it_was_written_anew_is_not_served_again() {
