@@ -341,6 +341,8 @@ fn tls_trusts_the_authorities_that_it_is_told_of_and_the_right_names() {
 #[test]
 fn a_thousand_waiting_calls_hold_no_thread() {
     const CALLS: usize = 1_000;
+    /// An instance with its connection, and its share of the bus: far less than a thread's stack and what is on it.
+    const CALL_BYTES_MAX: u64 = 1 << 20;
     let (gate, opened) = (Arc::new(std::sync::Barrier::new(CALLS + 1)), Arc::new(std::sync::Barrier::new(CALLS + 1)));
     let (at_gate, at_opened) = (gate.clone(), opened.clone());
     let server = Outside::start(move |_| {
@@ -367,4 +369,6 @@ fn a_thousand_waiting_calls_hold_no_thread() {
     opened.wait();
     let account = bus.settled("fetch");
     assert_eq!((account.acked, account.dead), (CALLS as u64, 0));
+    let bytes = bus.peak_resident_bytes();
+    assert!(bytes < CALLS as u64 * CALL_BYTES_MAX, "{} KiB for each call", bytes / 1024 / CALLS as u64);
 }
