@@ -205,6 +205,15 @@ impl Bus {
         engine.enrolled().iter().map(|one| views::subscription(engine, one, &active)).collect()
     }
 
+    /// Holds a subscription back, or no longer: running calls end, and nothing new begins.
+    pub async fn pause_subscription(&self, name: &str, paused: bool) -> Result<(), BusError> {
+        let engine = self.engine()?;
+        let _operator = engine.operator.lock().await;
+        let enrolled = engine.find(name).ok_or_else(|| unknown_subscription(&engine, name))?;
+        enrolled.subscription.pause(paused).map_err(|_| BusError::Stopping)?;
+        operate::synced(&engine, Txn { now_ms: engine.now_ms(), ..Txn::default() }).await
+    }
+
     /// Removes an orphaned subscription with its account and dead letters.
     pub async fn remove_subscription(&self, name: &str) -> Result<(), BusError> {
         let engine = self.engine()?;

@@ -14,15 +14,18 @@
 //! Messages of one key form a **lane**, which runs them in order, one at a time. A lane runs its
 //! messages in retry first, by offset, then its queue, then its held rows.
 
+mod breaker;
 mod expiry;
 mod explain;
 mod fault;
+mod gate;
 mod intake;
 mod item;
 mod lane;
 #[cfg(test)]
 mod model;
 mod park;
+mod rate;
 pub mod reader;
 mod refund;
 mod refunding;
@@ -34,6 +37,7 @@ pub mod seek;
 mod settling;
 mod state_reads;
 pub mod subscription;
+pub mod turnstile;
 mod window;
 pub mod workers;
 
@@ -45,7 +49,9 @@ pub use item::{Finished, Item, Origin};
 pub use refund::{Refund, Refunded};
 pub use refunding::RefundError;
 
-use crate::limits::{FETCH_MESSAGES_MAX, HELD_ROW_OFFSETS_MAX, WINDOW_BYTES_MAX, WINDOW_MESSAGES_MAX};
+use crate::limits::{
+    FETCH_MESSAGES_MAX, HELD_ROW_OFFSETS_MAX, UNCHARGED_RERUNS_MAX, WINDOW_BYTES_MAX, WINDOW_MESSAGES_MAX,
+};
 use crate::log::position::Position;
 use crate::log::{
     Batch, DeadRow, HeldAt, HeldRow, KeyHash, LoadedSubscription, RetryRow, Selection, Settlement, SubscriptionId,
@@ -74,6 +80,7 @@ struct Bounds {
     held_row_offsets_max: usize,
     rows_read_max: usize,
     starved_ms_max: Millis,
+    uncharged_reruns_max: u32,
 }
 
 impl Default for Bounds {
@@ -85,6 +92,7 @@ impl Default for Bounds {
             held_row_offsets_max: HELD_ROW_OFFSETS_MAX,
             rows_read_max: ROWS_READ_MAX,
             starved_ms_max: STARVED_MS_MAX,
+            uncharged_reruns_max: UNCHARGED_RERUNS_MAX,
         }
     }
 }
@@ -107,12 +115,16 @@ pub enum Event<'a> {
     Settled(Vec<Finished>),
     /// A call stood on state that changed meanwhile: it runs again, uncharged.
     Conflicted(Item),
+    /// A call's effects found no room: it runs again, uncharged.
+    NoRoom(Item),
     /// Dead letters are offered again.
     Redriven(Vec<(SharedMessage, Arc<DeadRow>)>),
     /// Dead letters are dropped by an operator.
     Dropped(Vec<Offset>),
     /// Attempts are taken back. The rows are those of the log, sequenced settlements included.
     Refunded { refund: &'a Refund, retries: Vec<(Offset, Arc<RetryRow>)>, dead: Vec<(Offset, Arc<DeadRow>)> },
+    /// An operator holds everything back, or no longer.
+    Paused(bool),
     /// The manifest changed. Up to the log's end, the selection before took `untold` messages from
     /// [`Dispatcher::known_end`] on, and `skipped_unread` messages that are not read yet
     /// ([`Dispatcher::reading_from`]) and that this one does not take. What it takes anew begins at `end`
@@ -133,6 +145,8 @@ pub enum Action {
     LoadRetries(Vec<Offset>),
     /// Read this row, and at least one of its messages from its front on.
     LoadRow(HeldAt),
+    /// Read the rows and dead letters of these messages, and tell of them as [`Event::Refunded`].
+    Refund(Refund),
 }
 
 /// Something that can run now.
@@ -181,6 +195,17 @@ pub struct Dispatcher {
     /// Messages in held rows, loaded and running ones included.
     held: u64,
     running: Running,
+    /// What may begin at all.
+    gate: gate::Gate,
+    /// The time of the last event or take.
+    now_ms: Millis,
+    /// What runs, if its consumer can run.
+    version: Option<Digest>,
+    /// Dead letters of a streak whose refund is under way: unless they leave before, it marks them.
+    excusable: BTreeSet<Offset>,
+    refund_wanted: Vec<Refund>,
+    /// Calls that were made again, or failed, and were not charged, since the process began.
+    reruns: u64,
     /// Components that were rolled back, calls of which may still run.
     discredited: BTreeSet<Digest>,
     /// What was refunded since the process began.
@@ -227,6 +252,7 @@ impl Dispatcher {
         bounds: Bounds,
     ) -> Self {
         let floor = loaded.position.floor();
+        let gate = gate::Gate::new(loaded.record.paused, &policy);
         let mut dispatcher = Self {
             id: loaded.id,
             epoch: loaded.record.epoch,
@@ -252,6 +278,12 @@ impl Dispatcher {
             parking: Parking::default(),
             held: 0,
             running: Running::default(),
+            gate,
+            now_ms: 0,
+            version: None,
+            excusable: BTreeSet::new(),
+            refund_wanted: Vec::new(),
+            reruns: 0,
             discredited: BTreeSet::new(),
             refunds: Refunded::default(),
             outcomes: [0; OutcomeKind::ALL.len()],
@@ -277,6 +309,8 @@ impl Dispatcher {
     /// Moves on. What is to be done is added to `actions`, in the order in which it must be done.
     pub fn step(&mut self, event: Event<'_>, now_ms: Millis, actions: &mut Vec<Action>) {
         let mut settlement = Settlement::new(self.id, self.epoch);
+        self.now_ms = now_ms;
+        self.gate.breaker.tick(now_ms);
         match event {
             Event::Synced(messages) => self.synced(messages, &mut settlement),
             Event::Fetched(batch) => self.fetched(batch, &mut settlement),
@@ -290,6 +324,8 @@ impl Dispatcher {
                 }
             }
             Event::Conflicted(item) => self.conflicted(item, &mut settlement),
+            Event::NoRoom(item) => self.found_no_room(item, &mut settlement),
+            Event::Paused(paused) => self.pause(paused),
             Event::Redriven(letters) => self.redriven(letters, now_ms, &mut settlement),
             Event::Dropped(offsets) => self.dropped(&offsets, &mut settlement),
             Event::Refunded { refund, retries, dead } => {
@@ -312,15 +348,18 @@ impl Dispatcher {
         self.want_retries(now_ms, actions);
         self.want_rows(actions);
         self.want_messages(actions);
+        actions.extend(self.refund_wanted.drain(..).map(Action::Refund));
     }
 
     /// Takes up to `max` messages that can run now; those of one lane stand together and in order.
     /// They count as running until they are told of as settled, returned or conflicted.
-    pub fn take(&mut self, max: usize) -> Vec<Item> {
+    pub fn take(&mut self, max: usize, now_ms: Millis) -> Vec<Item> {
         let mut taken = Vec::new();
+        self.now_ms = now_ms;
         if !self.active {
             return taken;
         }
+        let max = max.min(self.gate.allowance(now_ms));
         while taken.len() < max {
             match self.next_ready() {
                 None => break,
@@ -335,16 +374,17 @@ impl Dispatcher {
                 self.retries.refresh(item.message.offset, row);
             }
         }
+        self.begin(&taken);
         taken
     }
 
-    /// How many things can run now: messages without a key, and lanes.
+    /// How many things may run now: messages without a key, and lanes.
     pub fn ready(&self) -> usize {
-        if self.active { self.ready_to_run() } else { 0 }
+        if self.active { self.ready_to_run().min(self.gate.allowance(self.now_ms)) } else { 0 }
     }
 
-    /// When [`Event::Tick`] is wanted, at once where that is past: the next retry is due, the window has
-    /// starved long enough, or a take made room. Asked after every step and after every [`Self::take`].
+    /// When [`Event::Tick`] is wanted, at once where that is past: the next retry is due, the gate opens, the
+    /// window has starved long enough, or a take made room. Asked after every step and after every [`Self::take`].
     pub fn next_due_ms(&self) -> Option<Millis> {
         if !self.active {
             return None;
@@ -354,20 +394,15 @@ impl Dispatcher {
         }
         let starved = self.starved_since_ms.filter(|_| self.is_starved());
         let starved = starved.map(|since_ms| since_ms.saturating_add(self.bounds.starved_ms_max));
-        self.next_retry_ms().into_iter().chain(starved).min()
-    }
-
-    /// Lets a version of its consumer run, or stops offering it messages.
-    pub fn set_version(&mut self, version: Option<Digest>) {
-        self.active = version.is_some();
-        if let Some(digest) = version {
-            self.discredited.remove(&digest);
-        }
+        self.next_retry_ms().into_iter().chain(starved).chain(self.gate_opens_ms()).min()
     }
 
     /// Takes over what the dispatcher before it knew and is not durable.
     fn inherit(&mut self, before: &mut Self) {
         self.active = before.active;
+        self.version = before.version;
+        self.reruns = before.reruns;
+        self.gate.breaker.inherit(&before.gate.breaker);
         self.outcomes = before.outcomes;
         self.refunds = before.refunds;
         self.discredited = std::mem::take(&mut before.discredited);
@@ -409,7 +444,6 @@ impl Dispatcher {
 
     /// The lane of a message under this subscription's order.
     fn lane_of(&self, message: &Message) -> Option<KeyHash> {
-        let hash = |text: &str| KeyHash(xxhash_rust::xxh3::xxh3_64(text.as_bytes()));
         match self.policy.order {
             Order::Key => message.event.key.as_deref().map(hash),
             Order::Topic => Some(hash(message.event.topic.as_str())),
@@ -475,4 +509,8 @@ impl Dispatcher {
             actions.push(Action::LoadRow(HeldAt { subscription: self.id, key, first }));
         }
     }
+}
+
+fn hash(text: &str) -> KeyHash {
+    KeyHash(xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
 }

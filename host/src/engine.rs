@@ -18,6 +18,7 @@ use crate::dispatch::Dispatcher;
 use crate::dispatch::reader::Reader;
 use crate::dispatch::router::Router;
 use crate::dispatch::subscription::{Subscription, Surroundings};
+use crate::dispatch::turnstile::Turnstiles;
 use crate::dispatch::workers::Workers;
 use crate::limits::FETCH_MESSAGES_MAX;
 use crate::log::position::Position;
@@ -93,6 +94,7 @@ impl Engine {
             workers: options.workers,
             message_data_max: options.message_data_max,
             synced: synced.subscribe(),
+            turnstiles: Turnstiles::default(),
         });
         let engine = Arc::new(Self {
             synced,

@@ -79,6 +79,15 @@ pub const FETCH_MESSAGES_MAX: usize = 1_024;
 pub const RUN_MESSAGES_MAX: usize = 64;
 /// What a run should last: long enough to share the cost of settling, short enough to be fair.
 pub const RUN_TARGET: Duration = Duration::from_millis(1);
+/// Conflicts of one message in a row after which it is run alone: a few happen to anyone.
+pub const CONFLICTS_MAX: u32 = 3;
+/// Uncharged reruns of one message, past which each further one is charged: nothing runs for ever.
+pub const UNCHARGED_RERUNS_MAX: u32 = 100;
+/// Messages of which a breaker remembers that they failed in a row. Those of one poison key may be many.
+pub const BREAKER_STREAK_MESSAGES_MAX: usize = 1_024;
+/// Failures that a breaker shows, and characters of each one's text.
+pub const BREAKER_EVIDENCE_MAX: usize = 5;
+pub const BREAKER_EVIDENCE_TEXT_CHARACTERS_MAX: usize = 200;
 /// Rows that a refund reads at a time, under its subscription's lock: a few milliseconds of it.
 pub const REFUND_ROWS_MAX: usize = 256;
 /// Attempts that a dead letter keeps: the first ones and the last ones. The rest are counted.
@@ -176,6 +185,18 @@ pub const BACKOFF_FACTOR_DEFAULT: f64 = 2.0;
 pub const BACKOFF_MAX_DEFAULT: Duration = Duration::from_secs(300);
 pub const BACKOFF_FACTOR_MAX: f64 = 100.0;
 pub const LAG_WARN_DEFAULT: Duration = Duration::from_secs(300);
+/// Different keys (or messages without one) that fail in a row before a breaker opens: more than a few
+/// poison messages side by side, fewer than an outage makes fail in a second.
+pub const BREAKER_FAILURES_DEFAULT: u32 = 10;
+pub const BREAKER_FAILURES_MAX: u32 = 1_000;
+/// The first pause: most restarts of what a consumer depends on take longer, and nobody notices it.
+pub const BREAKER_PAUSE_DEFAULT: Duration = Duration::from_secs(5);
+/// The longest one: after an outage of hours, work goes on within this.
+pub const BREAKER_PAUSE_MAX_DEFAULT: Duration = Duration::from_secs(300);
+/// Calls of a rate: more in a second than one subscription makes.
+pub const RATE_COUNT_MAX: u32 = 1_000_000;
+/// A rate's burst is what it lets through in this part of a second, and one call at least.
+pub const RATE_BURSTS_PER_SECOND: u32 = 10;
 /// A lag past this is nothing to be warned about in time: 30 days.
 pub const LAG_WARN_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Durations of a manifest are kept in milliseconds in many places, so none is shorter.
@@ -203,6 +224,11 @@ const _: () = assert!(MESSAGE_DATA_BYTES_MAX <= WINDOW_BYTES_MAX, "a window must
 const _: () = assert!(BATCH_BYTES_MAX <= UNSYNCED_BYTES_MAX, "a batch must be able to be sequenced at all");
 const _: () = assert!(FETCH_MESSAGES_MAX <= WINDOW_MESSAGES_MAX, "what is fetched must fit the window");
 const _: () = assert!(RUN_MESSAGES_MAX <= FETCH_MESSAGES_MAX, "a run is taken from the window");
+const _: () = assert!(
+    BREAKER_FAILURES_MAX as usize <= BREAKER_STREAK_MESSAGES_MAX,
+    "a streak that opens a breaker must be remembered whole"
+);
+const _: () = assert!(CONFLICTS_MAX < UNCHARGED_RERUNS_MAX, "a message is run alone before it is charged");
 const _: () = assert!(RESERVE_BYTES < FREE_BYTES_MIN, "publishes must stop before the reserve is needed");
 const _: () = assert!(GUEST_CONCURRENCY_MAX <= INSTANCES_MAX, "a subscription must be able to have its concurrency");
 const _: () = assert!(SECRET_BYTES_MAX <= HTTP_HEAD_BYTES_MAX / 2, "a head must hold a secret and more");

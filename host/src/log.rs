@@ -495,6 +495,8 @@ pub enum Change {
         dead: Vec<(Offset, Arc<DeadRow>)>,
         parks: Vec<(Offset, Parks)>,
     },
+    /// Holds a subscription back, or no longer.
+    PauseSubscription { id: SubscriptionId, paused: bool },
     /// Deletes the subscription, its rows and its account.
     RemoveSubscription { id: SubscriptionId },
     /// Records what a consumer runs, or forgets it where `None`.
@@ -514,6 +516,8 @@ pub struct SubscriptionRecord {
     pub epoch: u64,
     /// An unread message before it that has a dead letter is passed over: a seek left it behind.
     pub passes_dead_before: Offset,
+    /// Whether an operator holds it back.
+    pub paused: bool,
 }
 
 /// What each consumer runs, by file stem.

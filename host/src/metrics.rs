@@ -95,6 +95,8 @@ fn topic_figures(registry: &mut Registry, topics: &[TopicView]) {
 fn subscription_figures(registry: &mut Registry, subscriptions: &[SubscriptionView]) {
     let (pending, oldest, waiting) = (Gauges::default(), Gauges::default(), Gauges::default());
     let (dead, instances, lagging) = (Gauges::default(), Gauges::default(), Gauges::default());
+    let (blocked, paused, open) = (Gauges::default(), Gauges::default(), Gauges::default());
+    let (reruns, refunds, openings) = (Counters::default(), Counters::default(), Counters::default());
     let (deliveries, letters, messages) = (Counters::default(), Counters::default(), Counters::default());
     for view in subscriptions {
         let labels = vec![("subscription", view.name.clone())];
@@ -104,6 +106,13 @@ fn subscription_figures(registry: &mut Registry, subscriptions: &[SubscriptionVi
         dead.get_or_create(&labels).set(view.dead as f64);
         instances.get_or_create(&labels).set(f64::from(view.instances));
         lagging.get_or_create(&labels).set(f64::from(view.lagging));
+        blocked.get_or_create(&labels).set(view.blocked_keys as f64);
+        paused.get_or_create(&labels).set(f64::from(view.paused));
+        let breaker = view.breaker.as_ref();
+        open.get_or_create(&labels).set(f64::from(breaker.is_some_and(|breaker| breaker.state != "closed")));
+        openings.get_or_create(&labels).inc_by(breaker.map_or(0, |breaker| breaker.opened));
+        reruns.get_or_create(&labels).inc_by(view.reruns);
+        refunds.get_or_create(&labels).inc_by(view.refunded);
         let reasons = &view.waiting;
         for (reason, count) in [
             ("running", reasons.running),
@@ -112,6 +121,9 @@ fn subscription_figures(registry: &mut Registry, subscriptions: &[SubscriptionVi
             ("full", reasons.full.values().sum()),
             ("behind-key", reasons.behind_key),
             ("behind-window", reasons.behind_window),
+            ("paused", reasons.paused),
+            ("breaker", reasons.breaker),
+            ("over-rate", reasons.over_rate),
             ("orphaned", reasons.orphaned),
             ("parked", reasons.parked),
         ] {
@@ -140,6 +152,12 @@ fn subscription_figures(registry: &mut Registry, subscriptions: &[SubscriptionVi
     registry.register("subscription_lagging", "1 while the oldest pending message is older than lag_warn", lagging);
     registry.register("subscription_waiting_messages", "Pending messages by what they wait for", waiting);
     registry.register("subscription_dead_letters", "Dead letters now", dead);
+    registry.register("subscription_blocked_keys", "Keys that a retry or a dead letter holds back", blocked);
+    registry.register("subscription_paused", "1 while an operator holds the subscription back", paused);
+    registry.register("subscription_breaker_open", "1 while the breaker is open or half open", open);
+    registry.register("subscription_breaker_openings", "Times that the breaker opened, since the start", openings);
+    registry.register("subscription_reruns", "Calls made again, or failed, and not charged, since the start", reruns);
+    registry.register("subscription_refunds", "Charged attempts that were taken back, since the start", refunds);
     registry.register("subscription_instances", "Instances of the consumer that live", instances);
     registry.register("deliveries", "Calls that ended, by outcome, since the start", deliveries);
     registry.register("dead_letters", "Messages that ever became dead letters, by reason", letters);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::limits::UNCHARGED_RERUNS_MAX;
 use crate::message::Millis;
 use crate::topic::TopicName;
 
@@ -91,6 +92,8 @@ pub enum Outcome {
         bytes: u64,
         bytes_max: u64,
     },
+    /// State that the call read was changed meanwhile, more often than it may be without being charged.
+    Conflict,
 }
 
 /// The name of an outcome, as metrics, JSON and stored evidence spell it.
@@ -105,7 +108,7 @@ pub enum OutcomeKind {
     Exited = 5,
     TimedOut = 6,
     OutOfMemory = 7,
-    /// What the call read was changed meanwhile; it is run again and not charged.
+    /// What the call read was changed meanwhile; it is run again.
     Conflict = 8,
     TopicFull = 9,
 }
@@ -157,7 +160,14 @@ impl Outcome {
             Self::TimedOut { .. } => OutcomeKind::TimedOut,
             Self::OutOfMemory { .. } => OutcomeKind::OutOfMemory,
             Self::TopicFull { .. } => OutcomeKind::TopicFull,
+            Self::Conflict => OutcomeKind::Conflict,
         }
+    }
+
+    /// Whether the consumer failed: it neither succeeded, nor decided that the message can never succeed, nor
+    /// was refused by the bus.
+    pub fn is_failure(&self) -> bool {
+        !matches!(self, Self::Acked | Self::Reject { .. } | Self::Conflict | Self::TopicFull { .. })
     }
 
     /// What the person who reads the dead letter is told.
@@ -170,6 +180,9 @@ impl Outcome {
             Self::Exited { code, report } => format!("the guest called exit({code}): {report}"),
             Self::TopicFull { topic, bytes, bytes_max } => {
                 format!("topic `{topic}` is full: it holds {bytes} bytes of at most {bytes_max}")
+            }
+            Self::Conflict => {
+                format!("state that it read was changed meanwhile, in more than {UNCHARGED_RERUNS_MAX} reruns")
             }
             Self::TimedOut { limit } => {
                 format!("the call ran longer than its timeout of {}", humantime::format_duration(*limit))
@@ -203,8 +216,13 @@ pub struct History {
     pub charged: u32,
     /// `unavailable` or `topic-full` outcomes in a row, for their backoff.
     pub unavailable: u32,
+    /// Calls that failed or conflicted and were not charged, `unavailable` ones aside: past a bound each
+    /// further one is.
+    pub reruns: u32,
     /// How many times the message was redriven from the dead letters.
     pub redrives: u32,
+    /// When the first attempt began that failed since the last redrive; 0 where none did.
+    pub failing_since_ms: Millis,
     /// When the first attempt of all began; 0 where there was none.
     pub first_attempt_ms: Millis,
     /// The first and the last attempts; those between are only counted.

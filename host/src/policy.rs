@@ -84,7 +84,51 @@ pub struct Policy {
     /// Age of the oldest pending message past which the bus warns.
     pub lag_warn: Duration,
     pub retry: RetryPolicy,
+    /// None where the manifest switches it off.
+    pub breaker: Option<BreakerPolicy>,
+    /// How many calls may begin in a time; None where that is not limited.
+    pub rate: Option<Rate>,
     pub isolation: Isolation,
+}
+
+/// When failures of different messages hold back a whole subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BreakerPolicy {
+    /// Failures in a row, of different keys, that open it: 2 to [`limits::BREAKER_FAILURES_MAX`].
+    pub failures: u32,
+    /// The first pause; each further one is twice as long.
+    pub pause: Duration,
+    /// The longest one.
+    pub pause_max: Duration,
+}
+
+/// A number of calls in a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// 1 to [`limits::RATE_COUNT_MAX`].
+    pub count: u32,
+    /// A second, a minute or an hour.
+    pub per: Duration,
+}
+
+impl Rate {
+    /// Calls that may begin at once after a quiet time.
+    pub fn burst(self) -> u32 {
+        let per_second = u64::from(self.count) / self.per.as_secs().max(1);
+        let burst = per_second / u64::from(limits::RATE_BURSTS_PER_SECOND);
+        u32::try_from(burst).unwrap_or(u32::MAX).max(1)
+    }
+}
+
+impl std::fmt::Display for Rate {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let unit = match self.per.as_secs() {
+            1 => "s",
+            60 => "m",
+            _ => "h",
+        };
+        write!(formatter, "{}/{unit}", self.count)
+    }
 }
 
 /// What is kept in order.
@@ -191,7 +235,19 @@ impl Default for Policy {
             timeout: limits::GUEST_TIMEOUT_DEFAULT,
             lag_warn: limits::LAG_WARN_DEFAULT,
             retry: RetryPolicy::default(),
+            breaker: Some(BreakerPolicy::default()),
+            rate: None,
             isolation: Isolation::Reuse,
+        }
+    }
+}
+
+impl Default for BreakerPolicy {
+    fn default() -> Self {
+        Self {
+            failures: limits::BREAKER_FAILURES_DEFAULT,
+            pause: limits::BREAKER_PAUSE_DEFAULT,
+            pause_max: limits::BREAKER_PAUSE_MAX_DEFAULT,
         }
     }
 }

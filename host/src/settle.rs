@@ -45,12 +45,28 @@ pub fn settle(policy: &RetryPolicy, history: &History, outcome: &Outcome, now_ms
         Outcome::Trapped { .. } | Outcome::Exited { .. } | Outcome::TimedOut { .. } | Outcome::OutOfMemory { .. } => {
             None
         }
+        Outcome::Conflict => None,
     };
     if attempt >= policy.max_attempts {
         return Decision::Dead { reason: DeadReason::AttemptsExhausted };
     }
     let delay = asked.unwrap_or_else(|| delay(&policy.backoff, attempt, draw));
     Decision::Held { due_ms: due(now_ms, delay), charged: true }
+}
+
+/// Decides where the message is not at fault: what would be charged is not, and so nothing is its last attempt.
+pub fn settle_uncharged(
+    policy: &RetryPolicy,
+    history: &History,
+    outcome: &Outcome,
+    now_ms: Millis,
+    draw: f64,
+) -> Decision {
+    let endless = RetryPolicy { max_attempts: u32::MAX, ..policy.clone() };
+    match settle(&endless, history, outcome, now_ms, draw) {
+        Decision::Held { due_ms, .. } => Decision::Held { due_ms, charged: false },
+        decision => decision,
+    }
 }
 
 /// How long to wait after the given failed attempt, counted from 1: exponential, bounded, and the part

@@ -12,7 +12,7 @@ pub struct SubscriptionView {
     pub name: String,
     pub consumer: String,
     pub topics: Vec<String>,
-    /// `active`, or `orphaned` where its consumer's files are gone.
+    /// `active`, `paused` by an operator, or `orphaned` where its consumer's files are gone.
     pub status: SubscriptionStatus,
     pub created_ms: Millis,
     /// The digest of the component it runs, if any.
@@ -45,6 +45,18 @@ pub struct SubscriptionView {
     pub read_to: Offset,
     /// Calls by outcome since the bus started.
     pub outcomes: Vec<(&'static str, u64)>,
+    /// Whether an operator holds it back.
+    pub paused: bool,
+    /// Null where it is switched off.
+    pub breaker: Option<BreakerView>,
+    /// As the manifest writes it; null where there is none.
+    pub rate: Option<String>,
+    /// Keys that a message in retry, or a dead letter that parks its key, holds back.
+    pub blocked_keys: u64,
+    /// Calls that were made again, or failed, and were not charged, since the bus started.
+    pub reruns: u64,
+    /// Attempts that were charged and taken back, since the bus started.
+    pub refunded: u64,
     pub instances: u32,
     /// Why its messages could not be read from the log, if so.
     pub problem: Option<String>,
@@ -54,6 +66,7 @@ pub struct SubscriptionView {
 #[serde(rename_all = "kebab-case")]
 pub enum SubscriptionStatus {
     Active,
+    Paused,
     Orphaned,
 }
 
@@ -76,8 +89,59 @@ pub struct Waiting {
     pub behind_window: u64,
     /// It waits for a dead letter, or for one that is redriven: `parked_by` names it.
     pub parked: u64,
+    /// An operator holds the subscription back.
+    pub paused: u64,
+    /// The breaker is open, or lets no more calls run at once.
+    pub breaker: u64,
+    /// Until when the breaker is open.
+    pub breaker_until_ms: Option<Millis>,
+    /// The subscription has made all the calls that its rate allows for now.
+    pub over_rate: u64,
     /// Its consumer's files are gone.
     pub orphaned: u64,
+}
+
+impl Waiting {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        let full: u64 = self.full.values().sum();
+        full + self.running
+            + self.runnable
+            + self.due_later
+            + self.behind_key
+            + self.behind_window
+            + self.paused
+            + self.breaker
+            + self.over_rate
+            + self.parked
+            + self.orphaned
+    }
+}
+
+/// A subscription's breaker as people see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BreakerView {
+    /// `closed`, `open`, or `half-open`: some calls run, to see whether they succeed.
+    pub state: &'static str,
+    /// When an open one lets the next call run.
+    pub until_ms: Option<Millis>,
+    /// How many calls a half-open one lets run at once.
+    pub at_once: Option<u32>,
+    /// Different keys, or messages without one, that failed in a row; how many open it.
+    pub failures_in_a_row: u64,
+    pub failures_max: u32,
+    /// How often it opened since the bus started.
+    pub opened: u64,
+    pub last_failures: Vec<FailureView>,
+}
+
+/// A call that failed, as people see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FailureView {
+    pub offset: Offset,
+    pub outcome: &'static str,
+    /// The first line of its text.
+    pub text: String,
 }
 
 /// A topic as people see it.

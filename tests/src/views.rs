@@ -67,6 +67,11 @@ pub struct Subscription {
     pub redriven: u64,
     pub oldest_pending_seconds: f64,
     pub waiting: Waiting,
+    pub paused: bool,
+    pub breaker: Option<Breaker>,
+    pub blocked_keys: u64,
+    pub reruns: u64,
+    pub refunded: u64,
     outcomes: Vec<(String, u64)>,
     died: Vec<(String, u64)>,
     pub problem: Option<String>,
@@ -82,7 +87,29 @@ pub struct Waiting {
     pub full: BTreeMap<String, u64>,
     pub behind_key: u64,
     pub behind_window: u64,
+    pub paused: u64,
+    pub breaker: u64,
+    pub breaker_until_ms: Option<u64>,
+    pub over_rate: u64,
+    pub parked: u64,
     pub orphaned: u64,
+}
+
+/// What a subscription's breaker does.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Breaker {
+    pub state: String,
+    pub until_ms: Option<u64>,
+    pub failures_in_a_row: u64,
+    pub opened: u64,
+    pub last_failures: Vec<Failed>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Failed {
+    pub offset: u64,
+    pub outcome: String,
+    pub text: String,
 }
 
 impl Subscription {
@@ -104,11 +131,22 @@ impl Subscription {
             self.pending + self.dead + self.acked + self.expired + self.skipped,
             "messages are not conserved: {self:#?}"
         );
-        let Waiting { running, runnable, due_later, full, behind_key, behind_window, orphaned } = self.waiting.clone();
-        let full: u64 = full.values().sum();
+        let Waiting { running, runnable, due_later, behind_key, behind_window, orphaned, .. } = self.waiting;
+        let Waiting { paused, breaker, over_rate, parked, .. } = self.waiting;
+        let full: u64 = self.waiting.full.values().sum();
         assert_eq!(
             self.pending,
-            running + runnable + due_later + full + behind_key + behind_window + orphaned,
+            running
+                + runnable
+                + due_later
+                + full
+                + behind_key
+                + behind_window
+                + orphaned
+                + paused
+                + breaker
+                + over_rate
+                + parked,
             "not every pending message has one reason to wait: {self:#?}"
         );
     }
@@ -124,6 +162,7 @@ pub struct DeadLetter {
     pub id: String,
     pub subscription: String,
     pub reason: String,
+    pub excused: Option<String>,
     pub died_ms: u64,
     pub topic: String,
     pub sequence: u64,

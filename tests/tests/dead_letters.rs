@@ -10,6 +10,7 @@ fn manifest(grants: &str) -> String {
     format!(
         "[[subscription]]\ntopics = [\"orders\"]\n\
          [subscription.retry]\nmax_attempts = 2\nbackoff = {{ initial = \"10ms\", max = \"10ms\" }}\n\
+         [subscription.breaker]\nenabled = false\n\
          [grants]\npublish = [{grants}]\n[config]\ntopic = \"seen\"\nversion = \"1\"\n"
     )
 }

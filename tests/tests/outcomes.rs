@@ -11,6 +11,8 @@ timeout = "2s"
 [subscription.retry]
 max_attempts = 3
 backoff = { initial = "20ms", factor = 1.0, max = "20ms", jitter = 0.0 }
+[subscription.breaker]
+enabled = false
 [limits]
 memory = "32MiB"
 [grants]
@@ -152,6 +154,7 @@ table! {
         SetState { key: "one".into(), value: "1".into(), then: None },
         RejectWhereDifferent { keys: vec!["one".into(), "never".into()], pause_ms: 1 },
     ] } => Dead("rejected", &["reject"], &["one is", "never is"]);
+    WhileState { .. } = WhileState { key: "never".into(), order: Box::new(Spin), then: then(Ack) } => Acked;
     GetState { .. } = GetState { key: "never".into(), topic: "told".into() } => Told(json!({ "value": null }));
     GetState { .. } = GetState { key: String::new(), topic: "told".into() } =>
         Dead(EXHAUSTED, &["retry"; 3], &["the key is empty"]);

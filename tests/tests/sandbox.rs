@@ -16,6 +16,7 @@ fn manifest(topic: &str, more: &str) -> String {
     format!(
         "[[subscription]]\ntopics = [\"{topic}\"]\n{more}\n\
          [subscription.retry]\nmax_attempts = 2\nbackoff = {{ initial = \"10ms\", max = \"10ms\" }}\n\
+         [subscription.breaker]\nenabled = false\n\
          [limits]\nmemory = \"16MiB\"\n[grants]\npublish = [\"told\", \"flood\"]\n"
     )
 }

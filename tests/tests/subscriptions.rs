@@ -81,6 +81,7 @@ fn what_is_acknowledged_is_in_the_account_at_once() {
 fn subscriptions_do_not_know_of_each_other() {
     let topics = manifest(r#"["orders"]"#);
     let fails = topics.replace("[grants]", &(RETRY.to_owned() + "[grants]")).replace("\"seen\"", "");
+    let fails = fails.replace("[grants]", "[subscription.breaker]\nenabled = false\n[grants]");
     let fails = fails + "[config]\ntopic = \"seen\"\nversion = \"1\"\n";
     let setup = Daemon::setup();
     // Two guests that do as told, and one that fails on everything: it publishes what is not granted.

@@ -86,6 +86,7 @@ impl Engine {
                     created_ms: now_ms,
                     epoch: 0,
                     passes_dead_before: 0,
+                    paused: false,
                 };
                 let position = Position::starting_at(from);
                 created.push((spec.name.clone(), record.clone(), position.clone()));
@@ -157,6 +158,7 @@ impl Engine {
             created_ms: enrolled.created_ms,
             epoch: dispatcher.epoch(),
             passes_dead_before: dispatcher.passes_dead_before(),
+            paused: dispatcher.is_paused(),
         };
         let (untold, skipped_unread) = if selection == *old {
             (0, 0)

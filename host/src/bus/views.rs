@@ -31,7 +31,11 @@ pub(super) fn subscription(
         name: subscription.name.to_string(),
         consumer: enrolled.consumer.to_string(),
         topics: situation.selection.filters.iter().map(|(filter, _)| filter.to_string()).collect(),
-        status: if active { SubscriptionStatus::Active } else { SubscriptionStatus::Orphaned },
+        status: match (active, explanation.paused) {
+            (false, _) => SubscriptionStatus::Orphaned,
+            (true, true) => SubscriptionStatus::Paused,
+            (true, false) => SubscriptionStatus::Active,
+        },
         created_ms: enrolled.created_ms,
         digest: digests.get(&*enrolled.consumer).filter(|_| active).cloned(),
         order: match policy.order {
@@ -57,6 +61,12 @@ pub(super) fn subscription(
         on_exhausted: policy.retry.on_exhausted.as_str(),
         read_to: situation.cursor,
         outcomes: OutcomeKind::ALL.iter().map(|kind| (kind.as_str(), explanation.outcomes[*kind as usize])).collect(),
+        paused: explanation.paused,
+        breaker: explanation.breaker,
+        rate: policy.rate.map(|rate| rate.to_string()),
+        blocked_keys: explanation.blocked_keys,
+        reruns: explanation.reruns,
+        refunded: explanation.refunded,
         instances: situation.instances,
         problem: situation.problem,
     }

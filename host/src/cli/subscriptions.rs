@@ -13,6 +13,10 @@ pub(super) enum SubscriptionsCommand {
     List,
     /// Show one: its account, and why each pending message waits
     Show { name: String },
+    /// Hold one back: running calls end, nothing new begins, and messages gather
+    Pause { name: String },
+    /// Let a paused one go on
+    Resume { name: String },
     /// Remove one whose consumer's files are gone, with its account and its dead letters
     Remove { name: String },
 }
@@ -21,6 +25,15 @@ pub(super) fn run(command: &SubscriptionsCommand, client: &Client, output: &Outp
     match command {
         SubscriptionsCommand::List => list(client, output),
         SubscriptionsCommand::Show { name } => show(name, client, output),
+        SubscriptionsCommand::Pause { name } => {
+            let answer = client.post(&format!("/subscriptions/{}/pause", segment(name)), &[], b"")?;
+            let words = format!("{name} is paused; `sandpost subscriptions resume {name}` lets it go on");
+            output.done(&answer.value()?, &words)
+        }
+        SubscriptionsCommand::Resume { name } => {
+            let answer = client.post(&format!("/subscriptions/{}/resume", segment(name)), &[], b"")?;
+            output.done(&answer.value()?, &format!("{name} is not paused"))
+        }
         SubscriptionsCommand::Remove { name } => {
             client.delete(&format!("/subscriptions/{}", segment(name)))?;
             output.done(&json!({ "removed": name }), &format!("{name} is removed"))
@@ -56,7 +69,7 @@ fn show(name: &str, client: &Client, output: &Output) -> Result<(), Failure> {
     }
     let one = one.value()?;
     let member = |name: &str| text(&one[name]);
-    output.facts(&[
+    let mut facts = vec![
         ("name", member("name")),
         ("status", member("status")),
         ("consumer", member("consumer")),
@@ -70,7 +83,15 @@ fn show(name: &str, client: &Client, output: &Output) -> Result<(), Failure> {
         ("created", time(&one["created_ms"])),
         ("read to", member("read_to")),
         ("oldest pending", age(&one["oldest_pending_seconds"])),
-    ])?;
+        ("keys held back", member("blocked_keys")),
+        ("uncharged reruns", member("reruns")),
+        ("refunded attempts", member("refunded")),
+        ("breaker", breaker(&one["breaker"])),
+    ];
+    if !one["rate"].is_null() {
+        facts.push(("rate", member("rate")));
+    }
+    output.facts(&facts)?;
     output.heading("Account: matched = pending + dead + acked + expired + skipped - reopened")?;
     let counts = ["matched", "pending", "dead", "acked", "expired", "skipped", "reopened", "redriven"];
     let counts = counts.map(|count| (count, member(count)));
@@ -81,6 +102,14 @@ fn show(name: &str, client: &Client, output: &Output) -> Result<(), Failure> {
     if one["parked_by"].as_array().is_some_and(|letters| !letters.is_empty()) {
         output.heading("Parked until these are redriven or dropped, or redriven and settled")?;
         output.facts(&[("dead letters", member("parked_by"))])?;
+    }
+    let failures: Vec<_> = one["breaker"]["last_failures"].as_array().into_iter().flatten().collect();
+    if !failures.is_empty() {
+        output.heading("The last failures in a row")?;
+        let rows = failures.iter().map(|failure| {
+            vec![plain(&failure["offset"]), Text::Bad(text(&failure["outcome"])), plain(&failure["text"])]
+        });
+        output.table(&["offset", "outcome", "error"], rows)?;
     }
     for (heading, name) in [("Calls since the bus started", "outcomes"), ("Dead letters ever made", "died")] {
         let counts: Vec<_> = one[name].as_array().into_iter().flatten().collect();
@@ -94,6 +123,17 @@ fn show(name: &str, client: &Client, output: &Output) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What the breaker does, in words.
+fn breaker(breaker: &Value) -> String {
+    let member = |name: &str| text(&breaker[name]);
+    match breaker["state"].as_str() {
+        None => "switched off".to_owned(),
+        Some("open") => format!("open until {}; then one call is tried", time(&breaker["until_ms"])),
+        Some("half-open") => format!("half open: {} at once, to see whether they succeed", member("at_once")),
+        Some(_) => format!("closed; {} of {} failures in a row", member("failures_in_a_row"), member("failures_max")),
+    }
+}
+
 /// The reasons in words, those without a message left out.
 fn waiting(waiting: &Value) -> Vec<(String, String)> {
     let reasons = [
@@ -102,6 +142,9 @@ fn waiting(waiting: &Value) -> Vec<(String, String)> {
         ("due_later", "waiting for the next attempt"),
         ("behind_key", "behind another message of the same key"),
         ("behind_window", "in the log, not read yet"),
+        ("paused", "the subscription is paused"),
+        ("breaker", "the breaker holds them back"),
+        ("over_rate", "over the subscription's rate"),
         ("orphaned", "the consumer's files are gone"),
         ("parked", "parked by a dead letter"),
     ];
@@ -114,6 +157,9 @@ fn waiting(waiting: &Value) -> Vec<(String, String)> {
     lines.extend(full.map(|(topic, count)| (format!("full: {}", clean(topic)), text(count))));
     if waiting["next_due_ms"].is_u64() {
         lines.push(("next attempt due".to_owned(), time(&waiting["next_due_ms"])));
+    }
+    if waiting["breaker_until_ms"].is_u64() {
+        lines.push(("breaker open until".to_owned(), time(&waiting["breaker_until_ms"])));
     }
     if lines.is_empty() {
         lines.push(("nothing waits".to_owned(), String::new()));
@@ -138,6 +184,10 @@ mod tests {
             behind_window: 6,
             orphaned: 7,
             parked: 8,
+            paused: 12,
+            breaker: 9,
+            breaker_until_ms: Some(10),
+            over_rate: 11,
         };
         let view = serde_json::to_value(&all).unwrap();
         assert_eq!(waiting(&view).len(), view.as_object().unwrap().len());

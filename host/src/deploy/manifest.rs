@@ -7,6 +7,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use toml::de::DeTable;
 
@@ -16,14 +17,17 @@ pub(crate) use keys::{Source, Table, Value};
 
 use crate::limits;
 use crate::policy::{
-    Backoff, GuestLimits, Isolation, Manifest, OnExhausted, Order, Policy, RetryPolicy, START_ALLOWED, StartAt,
-    StartError, SubscriptionSpec,
+    Backoff, BreakerPolicy, GuestLimits, Isolation, Manifest, OnExhausted, Order, Policy, Rate, RetryPolicy,
+    START_ALLOWED, StartAt, StartError, SubscriptionSpec,
 };
 use crate::topic::TopicFilter;
 
 /// What a name must be, in the words of errors.
 pub(crate) const NAME_ALLOWED: &str = "1 to 100 letters, digits, `-` and `_`";
 const _: () = assert!(limits::NAME_BYTES_MAX == 100, "the text above says so");
+const RATE_ALLOWED: &str =
+    "a number of calls in a second, minute or hour, such as \"50/s\", \"600/m\" or \"10/h\", of 1 to 1000000";
+const _: () = assert!(limits::RATE_COUNT_MAX == 1_000_000, "the text above says so");
 /// One page of WebAssembly memory; nothing runs with less.
 const MEMORY_BYTES_MIN: u64 = 64 * limits::KIB as u64;
 
@@ -44,7 +48,7 @@ pub fn parse(stem: &str, file: &Path, text: &str) -> Result<Manifest, ManifestEr
     let root = Table::root(source, document.get_ref());
     root.allow(
         &["subscription", "limits", "grants", "config", "secrets"],
-        &[("deploy", "; a version that loads takes over at once"), ("rate", "")],
+        &[("deploy", "; a version that loads takes over at once")],
     )?;
     Ok(Manifest {
         subscriptions: subscriptions(stem, &root)?,
@@ -77,8 +81,20 @@ fn subscriptions(stem: &str, root: &Table<'_>) -> Result<Vec<SubscriptionSpec>, 
     for value in tables {
         let table = value.table()?;
         table.allow(
-            &["name", "topics", "from", "order", "concurrency", "timeout", "lag_warn", "isolation", "retry"],
-            &[("rate", ""), ("breaker", "")],
+            &[
+                "name",
+                "topics",
+                "from",
+                "order",
+                "concurrency",
+                "timeout",
+                "lag_warn",
+                "isolation",
+                "retry",
+                "rate",
+                "breaker",
+            ],
+            &[],
         )?;
         let name = match table.get("name") {
             Some(name) => {
@@ -168,6 +184,12 @@ fn policy(table: &Table<'_>) -> Result<Policy, ManifestError> {
     if let Some(retry) = table.get("retry") {
         policy.retry = retry_policy(&retry.table()?)?;
     }
+    if let Some(value) = table.get("rate") {
+        policy.rate = Some(rate(&value)?);
+    }
+    if let Some(breaker) = table.get("breaker") {
+        policy.breaker = breaker_policy(&breaker.table()?)?;
+    }
     Ok(policy)
 }
 
@@ -204,6 +226,39 @@ fn backoff(table: &Table<'_>) -> Result<Backoff, ManifestError> {
         backoff.jitter = jitter.number(0.0..=1.0)?;
     }
     Ok(backoff)
+}
+
+fn rate(value: &Value<'_>) -> Result<Rate, ManifestError> {
+    let text = value.text(RATE_ALLOWED)?;
+    let parsed = text.split_once('/').and_then(|(count, unit)| {
+        let count = count.trim().parse().ok().filter(|count| (1..=limits::RATE_COUNT_MAX).contains(count))?;
+        let seconds = match unit.trim() {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            _ => return None,
+        };
+        Some(Rate { count, per: Duration::from_secs(seconds) })
+    });
+    parsed.ok_or_else(|| value.impossible(text, RATE_ALLOWED))
+}
+
+fn breaker_policy(table: &Table<'_>) -> Result<Option<BreakerPolicy>, ManifestError> {
+    table.allow(&["enabled", "failures", "pause", "pause_max"], &[])?;
+    let mut breaker = BreakerPolicy::default();
+    if let Some(failures) = table.get("failures") {
+        let number = failures.whole(2..=u64::from(limits::BREAKER_FAILURES_MAX))?;
+        breaker.failures = u32::try_from(number).expect("it is at most a u32");
+    }
+    if let Some(pause) = table.get("pause") {
+        breaker.pause = pause.duration(limits::DURATION_MIN..=limits::RETRY_DELAY_MAX)?;
+    }
+    breaker.pause_max = match table.get("pause_max") {
+        Some(max) => max.duration(breaker.pause..=limits::RETRY_DELAY_MAX)?,
+        None => breaker.pause_max.max(breaker.pause),
+    };
+    let enabled = table.get("enabled").map_or(Ok(true), |enabled| enabled.truth())?;
+    Ok(enabled.then_some(breaker))
 }
 
 /// A whole number from 1 to `max`.

@@ -27,6 +27,7 @@ impl Dispatcher {
     pub(super) fn expired(&mut self, items: Vec<Item>, now_ms: Millis, settlement: &mut Settlement) {
         for mut item in items {
             self.find_place(&mut item);
+            self.did_not_begin(item.message.offset);
             let had_retry_row = leave_place(&item, settlement);
             let message = &item.message;
             let offset = message.offset;

@@ -2,7 +2,7 @@
 
 use crate::message::{Millis, Offset};
 use crate::outcome::OutcomeKind;
-use crate::view::Waiting;
+use crate::view::{BreakerView, Waiting};
 
 use super::{Dispatcher, Ready};
 
@@ -14,6 +14,13 @@ pub struct Explanation {
     pub pending: u64,
     /// When the oldest pending message that memory knows of was accepted.
     pub oldest_ms: Option<Millis>,
+    /// Keys that a message in retry, or a dead letter that parks its key, holds back.
+    pub blocked_keys: u64,
+    pub paused: bool,
+    pub breaker: Option<BreakerView>,
+    /// Uncharged reruns, and attempts that were refunded, since the process began.
+    pub reruns: u64,
+    pub refunded: u64,
     pub outcomes: [u64; OutcomeKind::ALL.len()],
 }
 
@@ -33,7 +40,17 @@ impl Dispatcher {
         let pending = self.pending();
         let oldest_ms = self.oldest_ms();
         let waiting = if self.active { self.reasons() } else { Waiting { orphaned: pending, ..Waiting::default() } };
-        Explanation { waiting, pending, oldest_ms, outcomes: self.outcomes }
+        Explanation {
+            waiting,
+            pending,
+            oldest_ms,
+            blocked_keys: self.lanes.blocked() as u64,
+            paused: self.is_paused(),
+            breaker: self.breaker(),
+            reruns: self.reruns,
+            refunded: self.refunds().attempts,
+            outcomes: self.outcomes,
+        }
     }
 
     /// The dead letters and redriven messages that others wait for, those first that hold back the most.
@@ -55,7 +72,7 @@ impl Dispatcher {
         let runnable = (loose + loading + lanes_that_can_run) as u64;
         let parked = self.parked_in_lanes();
         let known = self.pending() - self.unread;
-        Waiting {
+        self.gated(Waiting {
             running,
             runnable,
             due_later,
@@ -65,22 +82,22 @@ impl Dispatcher {
             full,
             behind_window: self.unread,
             parked,
-            orphaned: 0,
-        }
+            ..Waiting::default()
+        })
     }
 
     fn reasons_while_parked(&self) -> Waiting {
         let due = self.leading_due();
         let (running, runnable) = (self.running.total(), self.leading_runnable());
         let due_later = due.len() as u64;
-        Waiting {
+        self.gated(Waiting {
             running,
             runnable,
             due_later,
             next_due_ms: due.into_iter().map(|(due_ms, _)| due_ms).min(),
             parked: self.pending().saturating_sub(running + runnable + due_later),
             ..Waiting::default()
-        }
+        })
     }
 
     /// When the oldest pending message was accepted, as far as memory knows; the unread ones are newer

@@ -74,7 +74,7 @@ impl Dispatcher {
             return;
         }
         self.window.push(message.clone(), lane, covers_from);
-        let item = Item { message: message.clone(), lane, origin: Origin::Window { covers_from }, reruns: 0 };
+        let item = Item { message: message.clone(), lane, origin: Origin::Window { covers_from }, conflicts: 0 };
         match lane {
             None => self.ready.push_back(Ready::Loose(item)),
             Some(key) => {
@@ -92,7 +92,7 @@ impl Dispatcher {
                 continue;
             }
             let lane = self.retries.lane(offset);
-            let item = Item { message, lane, origin: Origin::Retry(row), reruns: 0 };
+            let item = Item { message, lane, origin: Origin::Retry(row), conflicts: 0 };
             if self.takes(&item.message) {
                 self.place_retry(item);
             } else {
@@ -129,7 +129,7 @@ impl Dispatcher {
                     continue;
                 }
                 let origin = Origin::Row { at, row: row.clone(), index };
-                let item = Item { message, lane: Some(at.key), origin, reruns: 0 };
+                let item = Item { message, lane: Some(at.key), origin, conflicts: 0 };
                 self.lanes.get(at.key).queue.push_back(item);
             }
             if skipped_to > row.front {
@@ -142,13 +142,23 @@ impl Dispatcher {
     /// Items were taken and did not run: they stand where they stood.
     pub(super) fn returned(&mut self, items: Vec<Item>, settlement: &mut Settlement) {
         for item in items.into_iter().rev() {
+            self.did_not_begin(item.message.offset);
             self.put_back(item, settlement);
         }
     }
 
     /// A call has to be made again.
     pub(super) fn conflicted(&mut self, mut item: Item, settlement: &mut Settlement) {
-        item.reruns += 1;
+        item.conflicts += 1;
+        self.reruns += 1;
+        self.gate.breaker.says_nothing(item.message.offset);
+        self.put_back(item, settlement);
+    }
+
+    /// A call has to be made again when there is room for what it does.
+    pub(super) fn found_no_room(&mut self, item: Item, settlement: &mut Settlement) {
+        self.reruns += 1;
+        self.gate.breaker.says_nothing(item.message.offset);
         self.put_back(item, settlement);
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::limits::CONFLICTS_MAX;
 use crate::log::{HeldAt, HeldRow, KeyHash, Redrive, RetryRow};
 use crate::message::{Millis, Offset, SharedMessage};
 use crate::outcome::{DeadReason, Digest, History, Outcome};
@@ -14,8 +15,8 @@ pub struct Item {
     pub message: SharedMessage,
     pub lane: Option<KeyHash>,
     pub origin: Origin,
-    /// How often it was run again because of a conflict.
-    pub reruns: u32,
+    /// How often it conflicted since it was read: in a row, for everything else ends its stay.
+    pub conflicts: u32,
 }
 
 /// Where a message stood before it ran; settling clears that place.
@@ -36,6 +37,16 @@ pub enum Origin {
 }
 
 impl Item {
+    /// Whether its next call is the only one of its consumer.
+    pub fn runs_alone(&self) -> bool {
+        self.conflicts >= CONFLICTS_MAX
+    }
+
+    /// Calls of it that were not charged, `unavailable` ones aside.
+    pub fn reruns(&self) -> u32 {
+        self.history().map_or(0, |history| history.reruns).saturating_add(self.conflicts)
+    }
+
     /// What is known of earlier attempts; `None` where there were none.
     pub fn history(&self) -> Option<&History> {
         match &self.origin {
@@ -61,6 +72,8 @@ pub struct Finished {
     pub began_ms: Millis,
     pub duration: Duration,
     pub digest: Digest,
+    /// Whether not the consumer failed, but the host could not make the call.
+    pub of_host: bool,
     /// A dead letter whatever the outcome says, for a reason of the host's.
     pub forced: Option<DeadReason>,
     /// Set by [`super::Dispatcher::record`].

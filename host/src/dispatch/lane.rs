@@ -190,6 +190,18 @@ impl Lanes {
         lane.fronts.first().copied()
     }
 
+    /// The message of a lane that would run first, if one can.
+    pub(super) fn front(&self, key: KeyHash) -> Option<Offset> {
+        let lane = self.lanes.get(&key).filter(|lane| lane.can_run())?;
+        let queued = || lane.queue.front().map(|item| item.message.offset);
+        lane.fronts.first().copied().or_else(queued)
+    }
+
+    /// Keys that a message in retry or a dead letter holds back.
+    pub(super) fn blocked(&self) -> usize {
+        self.lanes.values().filter(|lane| !(lane.fronts.is_empty() && lane.parked.is_empty())).count()
+    }
+
     /// Looks at a lane after something of it changed. True if it became ready now.
     pub(super) fn wake(&mut self, key: KeyHash) -> bool {
         let Some(lane) = self.lanes.get_mut(&key) else { return false };

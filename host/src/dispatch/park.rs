@@ -121,16 +121,9 @@ impl Dispatcher {
         }
     }
 
-    /// The next thing that may run of those that are ready.
-    pub(super) fn next_ready(&mut self) -> Option<Ready> {
-        if self.parking.is_shut() {
-            return None;
-        }
-        if self.parking.leading.is_empty() {
-            return self.ready.pop_front();
-        }
-        let index = self.ready.iter().position(|entry| self.entry_leads(entry))?;
-        self.ready.remove(index)
+    /// Whether one of the ready things may run.
+    pub(super) fn may_lead(&self, entry: &Ready) -> bool {
+        !self.parking.is_shut() && (self.parking.leading.is_empty() || self.entry_leads(entry))
     }
 
     /// How many of the ready things may run.

@@ -8,9 +8,9 @@ use crate::limits::KIB;
 use crate::log::{Batch, HeldAt, Log, ReadBounds, ReadError, RetryRow, Selection};
 use crate::message::{Offset, SharedMessage};
 
-use super::Event;
 use super::fault::EndOnPanic;
 use super::subscription::Subscription;
+use super::{Event, Refund, RefundError};
 
 /// Messages of a held row that are read at a time.
 const ROW_MESSAGES_MAX: usize = 64;
@@ -39,6 +39,10 @@ pub enum Request {
         asker: Asker,
         at: HeldAt,
     },
+    Refund {
+        asker: Asker,
+        refund: Refund,
+    },
 }
 
 /// Who wants to know: one dispatcher of a subscription, by its generation.
@@ -48,7 +52,7 @@ pub struct Asker {
 }
 
 /// Where to ask. The channel has no bound of its own: a dispatcher has one fetch, one load of retries
-/// and one row per lane under way at most.
+/// and one row per lane under way at most, and a refund for each time its breaker opened.
 #[derive(Clone)]
 pub struct Reader {
     requests: mpsc::Sender<Request>,
@@ -107,6 +111,12 @@ fn answer(log: &dyn Log, request: Request) -> Option<Request> {
         Request::Retries { asker, offsets } => match retries(log, &asker.subscription, offsets) {
             Ok(loaded) => return tell(asker, Event::RetriesLoaded(loaded)),
             Err(error) => (asker, error),
+        },
+        Request::Refund { asker, refund } => match asker.subscription.refund_streak(refund, asker.generation) {
+            Ok(_) => return None,
+            // Nothing that is settled will be recorded any more.
+            Err(RefundError::Commit(_)) => return None,
+            Err(RefundError::Read(error)) => (asker, error),
         },
         Request::Row { asker, at } => match row(log, *at) {
             Ok(Some(event)) => return tell(asker, event),

@@ -124,7 +124,9 @@ impl Dispatcher {
             refunded.messages += 1;
         }
         for (offset, row) in dead {
-            if refund.excuses(offset, &row) {
+            // One of a streak may have been redriven or dropped since, and the row be out of date.
+            let there = matches!(refund, Refund::Version(_)) || self.excusable.remove(&offset);
+            if there && refund.excuses(offset, &row) {
                 let row = DeadRow { excused: Some(refund.excuse()), ..DeadRow::clone(&row) };
                 settlement.dead.push((offset, Some(Arc::new(row))));
                 refunded.excused += 1;

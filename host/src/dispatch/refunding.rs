@@ -48,6 +48,30 @@ impl Subscription {
         }
     }
 
+    /// Takes back what a streak charged, and marks those that died in it. All at once, so that it can be
+    /// tried again where the log cannot be read. A seek since has left nothing to take back.
+    pub(super) fn refund_streak(self: &Arc<Self>, refund: &Refund, generation: u64) -> Result<Refunded, RefundError> {
+        let Refund::Streak(charged) = refund else { unreachable!("versions are refunded by the page") };
+        // Dead letters are read as they are synced.
+        self.wait_for_sync()?;
+        let log = &self.shared.log;
+        let mut refunded = Ok(Refunded::default());
+        self.with_generation(generation, |session| {
+            let read = || {
+                let (mut retries, mut dead) = (Vec::new(), Vec::new());
+                for &offset in charged.keys() {
+                    match log.retry(self.id, offset)? {
+                        Some(row) => retries.push((offset, row)),
+                        None => dead.extend(log.dead_letter(self.id, offset)?.map(|letter| (offset, letter.row))),
+                    }
+                }
+                Ok((retries, dead))
+            };
+            refunded = read().map(|(retries, dead)| session.refund(refund, retries, dead));
+        });
+        refunded.map_err(RefundError::Read)
+    }
+
     /// Refunds messages in retry after an offset, some at a time. Answers with the last one that it looked at.
     fn refund_page(
         self: &Arc<Self>,

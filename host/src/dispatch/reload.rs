@@ -24,6 +24,7 @@ impl Dispatcher {
         skipped_unread: u64,
         settlement: &mut Settlement,
     ) {
+        self.gate.configure(&policy);
         self.policy = policy;
         if self.policy.retry.on_exhausted == OnExhausted::DeadLetter {
             self.unpark_all(settlement);

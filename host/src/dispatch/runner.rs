@@ -20,6 +20,7 @@ use crate::sandbox::{CallError, Called, Effects, Instance, Offer, Program};
 use super::settling::forced_reason;
 use super::state_reads::StateReads;
 use super::subscription::{Session, Subscription};
+use super::turnstile::{Turn, Turnstile};
 use super::{Event, Finished, Item, expiry};
 
 /// How long to wait where the sandbox could not make a call at all.
@@ -71,9 +72,21 @@ impl Runner {
         self.flushed = Instant::now();
         let began = self.flushed;
         let count = u32::try_from(items.len()).unwrap_or(u32::MAX);
+        let Some(program) = self.may_begin() else { return self.flush(items.into()) };
+        let consumer = program.consumer().clone();
+        let turnstile = self.subscription.shared.turnstiles.of(&consumer);
+        // Kept from call to call, for most calls pass side by side.
+        let mut turn = None;
         while let Some(item) = items.pop_front() {
-            let program = self.subscription.program.load_full();
-            let Some(program) = program.filter(|_| !self.subscription.is_halted()) else {
+            let alone = item.runs_alone();
+            if alone {
+                turn = None;
+            }
+            if turn.is_none() {
+                turn = Some(self.turn(&turnstile, alone, &mut items).await);
+            }
+            // It may have waited, and much may have changed since.
+            let Some(program) = self.may_begin().filter(|program| **program.consumer() == *consumer) else {
                 items.push_front(item);
                 break;
             };
@@ -87,7 +100,12 @@ impl Runner {
             if !self.over.is_empty() {
                 self.flush(Vec::new());
             }
-            if let Settled::Busy = self.run_item(item, &program, policy, &mut items).await {
+            let settled = self.run_item(item, &program, policy, &mut items).await;
+            if alone {
+                turn = None;
+            }
+            if let Settled::Busy = settled {
+                turn = None;
                 // Effects may gather no faster than the disk takes them. What is left waits with them.
                 self.flush(items.drain(..).collect());
                 let mut synced = self.subscription.shared.synced.clone();
@@ -105,6 +123,22 @@ impl Runner {
         }
         self.flush(items.into());
         self.call = (self.call * 3 + began.elapsed() / count.max(1)) / 4;
+    }
+
+    /// A turn at the turnstile. Where that takes time, all else of the run is settled or given back first.
+    async fn turn<'a>(&mut self, turnstile: &'a Turnstile, alone: bool, rest: &mut VecDeque<Item>) -> Turn<'a> {
+        if let Some(turn) = turnstile.try_enter(alone) {
+            return turn;
+        }
+        self.flush(rest.drain(..).collect());
+        let _awaiting = Awaiting::begin(&self.subscription, self.generation);
+        let _waiting = AtTurnstile::begin(&self.subscription);
+        turnstile.enter(alone).await
+    }
+
+    /// What the next call runs, if it may begin.
+    fn may_begin(&self) -> Option<Arc<Program>> {
+        self.subscription.program.load_full().filter(|_| self.subscription.may_begin())
     }
 
     async fn run_item(
@@ -133,6 +167,7 @@ impl Runner {
             began_ms,
             duration: Duration::ZERO,
             digest,
+            of_host: false,
             forced: None,
             decision: None,
         };
@@ -159,6 +194,7 @@ impl Runner {
                     CallError::NoInstance { .. } => tracing::warn!(subscription = %name, %error, "a call has to wait"),
                     _ => tracing::error!(subscription = %name, %error, "a call could not be made"),
                 }
+                finished.of_host = true;
                 finished.outcome = Outcome::Unavailable { reason: error.to_string(), after: Some(SANDBOX_RETRY) };
                 self.settle(program.consumer(), finished, Effects::default(), Vec::new(), rest);
             }
@@ -288,13 +324,10 @@ impl Runner {
                     session.step(Event::Settled(vec![finished]));
                     parked = session.dispatcher().is_parked();
                 }
-                Err(CommitError::Conflict { .. }) => {
-                    session.dispatcher().count_outcome(OutcomeKind::Conflict);
-                    session.step(Event::Conflicted(finished.item));
-                }
+                Err(CommitError::Conflict { .. }) => conflicted(session, finished, now_ms),
                 Err(CommitError::Busy { .. }) => {
                     settled = Settled::Busy;
-                    session.step(Event::Returned(vec![finished.item]));
+                    session.step(Event::NoRoom(finished.item));
                 }
                 Err(CommitError::TopicFull { topic, bytes, bytes_max, .. }) => {
                     finished.outcome = Outcome::TopicFull { topic, bytes, bytes_max };
@@ -311,12 +344,39 @@ impl Runner {
     }
 }
 
+/// A call stood on state that changed meanwhile. It runs again; one that did so too often has failed.
+fn conflicted(session: &mut Session<'_>, mut finished: Finished, now_ms: u64) {
+    if !session.dispatcher().charges_conflict(&finished.item) {
+        session.dispatcher().count_outcome(OutcomeKind::Conflict);
+        return session.step(Event::Conflicted(finished.item));
+    }
+    finished.outcome = Outcome::Conflict;
+    finished.forced = None;
+    record(session, finished, now_ms);
+}
+
 /// Records a call without its effects.
 fn record(session: &mut Session<'_>, finished: Finished, now_ms: u64) {
     let mut finished = [finished];
     let settlement = session.dispatcher().record(&mut finished, now_ms);
     if session.commit(Txn { now_ms, settlements: vec![settlement], ..Txn::default() }).is_ok() {
         session.step(Event::Settled(finished.into()));
+    }
+}
+
+/// Counts a runner as waiting at the turnstile for as long as it lives.
+struct AtTurnstile<'a>(&'a Arc<Subscription>);
+
+impl<'a> AtTurnstile<'a> {
+    fn begin(subscription: &'a Arc<Subscription>) -> Self {
+        subscription.waits_at_turnstile(true);
+        Self(subscription)
+    }
+}
+
+impl Drop for AtTurnstile<'_> {
+    fn drop(&mut self) {
+        self.0.waits_at_turnstile(false);
     }
 }
 

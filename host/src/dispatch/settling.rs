@@ -6,7 +6,7 @@ use crate::limits::EVIDENCE_TEXT_BYTES_MAX;
 use crate::log::{DeadRow, Parks, Redrive, RetryRow, Settlement};
 use crate::message::{Millis, Offset, SharedMessage};
 use crate::outcome::{Attempt, DeadReason, History, Outcome, OutcomeKind};
-use crate::settle::{Decision, settle};
+use crate::settle::{Decision, settle, settle_uncharged};
 
 use super::Dispatcher;
 use super::intake::{advanced, pass};
@@ -21,24 +21,39 @@ impl Dispatcher {
         let mut settlement = Settlement::new(self.id, self.epoch);
         for call in finished {
             self.find_place(&mut call.item);
-            let none = History::default();
-            let history = call.item.history().unwrap_or(&none);
-            let decision = match call.forced {
-                Some(reason) => Decision::Dead { reason },
-                None => settle(&self.policy.retry, history, &call.outcome, now_ms, self.random.f64()),
-            };
-            let decision = match decision {
-                Decision::Held { charged: true, .. } | Decision::Dead { .. }
-                    if self.discredited.contains(&call.digest) =>
-                {
-                    Decision::Held { due_ms: now_ms, charged: false }
-                }
-                decision => decision,
-            };
+            let decision = self.decide(call, now_ms);
             call.decision = Some(decision);
             self.record_one(call, decision, now_ms, &mut settlement);
         }
         settlement
+    }
+
+    /// What follows from a call.
+    fn decide(&mut self, call: &Finished, now_ms: Millis) -> Decision {
+        let none = History::default();
+        let history = call.item.history().unwrap_or(&none);
+        let draw = self.random.f64();
+        let decision = match call.forced {
+            Some(reason) => Decision::Dead { reason },
+            None => settle(&self.policy.retry, history, &call.outcome, now_ms, draw),
+        };
+        let charges = matches!(decision, Decision::Held { charged: true, .. } | Decision::Dead { .. });
+        if !charges || call.item.reruns() >= self.bounds.uncharged_reruns_max {
+            return decision;
+        }
+        if self.discredited.contains(&call.digest) {
+            // Whatever a version did that was rolled back, the one that runs now decides.
+            return Decision::Held { due_ms: now_ms, charged: false };
+        }
+        if call.outcome.is_failure() && call.forced.is_none() && !self.gate.breaker.is_closed() {
+            return settle_uncharged(&self.policy.retry, history, &call.outcome, now_ms, draw);
+        }
+        decision
+    }
+
+    /// Whether one more conflict of a message counts as a failed attempt.
+    pub fn charges_conflict(&self, item: &Item) -> bool {
+        item.reruns() >= self.bounds.uncharged_reruns_max
     }
 
     fn record_one(&self, call: &Finished, decision: Decision, now_ms: Millis, settlement: &mut Settlement) {
@@ -86,6 +101,9 @@ impl Dispatcher {
     /// What was recorded of a call is sequenced: the message has its new place, and its lane goes on.
     pub(super) fn settled(&mut self, call: Finished, settlement: &mut Settlement) {
         let decision = call.decision.expect("a call is recorded before it is settled");
+        self.judge(&call);
+        let charged = !matches!(decision, Decision::Held { charged: false, .. });
+        self.reruns += u64::from(!charged && call.outcome.kind() != OutcomeKind::Unavailable);
         let (offset, accepted_ms) = (call.item.message.offset, call.item.message.accepted_ms);
         let (lane, leads) = (call.item.lane, leads(&call.item));
         self.count_outcome(call.outcome.kind());
@@ -144,10 +162,17 @@ impl Dispatcher {
             let parks = self.unpark(offset, settlement);
             let lane = self.lane_of(&message);
             let redrive = Redrive { reason: dead.reason, died_ms: dead.died_ms, excused: dead.excused, parks };
-            let history =
-                History { charged: 0, unavailable: 0, redrives: dead.history.redrives + 1, ..dead.history.clone() };
+            let history = History {
+                charged: 0,
+                unavailable: 0,
+                reruns: 0,
+                failing_since_ms: 0,
+                redrives: dead.history.redrives + 1,
+                ..dead.history.clone()
+            };
             let accepted_ms = message.accepted_ms;
             let row = RetryRow { due_ms: now_ms, accepted_ms, key: lane, redrive: Some(redrive), history };
+            self.dead_letter_leaves(offset);
             settlement.dead.push((offset, None));
             self.never_meet(offset, settlement);
             settlement.retries.push((offset, Some(Arc::new(row))));
@@ -163,6 +188,7 @@ impl Dispatcher {
 
     pub(super) fn dropped(&mut self, offsets: &[Offset], settlement: &mut Settlement) {
         for &offset in offsets {
+            self.dead_letter_leaves(offset);
             settlement.dead.push((offset, None));
             self.never_meet(offset, settlement);
             settlement.counts.dead -= 1;
@@ -231,7 +257,12 @@ fn history_with(call: &Finished, charged: bool) -> History {
     if charged {
         history.charged += 1;
     }
+    if call.outcome.is_failure() && history.failing_since_ms == 0 {
+        history.failing_since_ms = call.began_ms;
+    }
     let waits_for_others = matches!(kind, OutcomeKind::Unavailable | OutcomeKind::TopicFull);
+    let rerun = !charged && !waits_for_others;
+    history.reruns = call.item.reruns().saturating_add(u32::from(rerun));
     history.unavailable = if waits_for_others { history.unavailable + 1 } else { 0 };
     history
 }

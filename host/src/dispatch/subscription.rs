@@ -2,7 +2,7 @@
 
 mod standstill;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use crate::sandbox::{Instance, Program};
 
 use super::fault;
 use super::reader::{Asker, Reader, Request};
+use super::turnstile::Turnstiles;
 use super::workers::Queue;
 use super::{Action, Dispatcher, Event, Explanation, Item, Refund, Refunded, runner};
 
@@ -35,6 +36,7 @@ pub struct Surroundings {
     pub message_data_max: usize,
     /// Follows the log's synced end: effects that find too much unsynced wait for it.
     pub synced: watch::Receiver<Offset>,
+    pub turnstiles: Turnstiles,
 }
 
 /// A subscription that runs.
@@ -52,6 +54,10 @@ pub struct Subscription {
     timer: Notify,
     /// Set when no further call may begin: the bus drains, or the subscription is removed.
     halted: AtomicBool,
+    /// Whether the dispatcher's gate is shut: what a runner has taken and not begun goes back.
+    held: AtomicBool,
+    /// Runners that wait at their consumer's turnstile.
+    at_turnstile: AtomicU32,
 }
 
 struct Inner {
@@ -103,6 +109,8 @@ impl Subscription {
             }),
             timer: Notify::new(),
             halted: AtomicBool::new(false),
+            held: AtomicBool::new(false),
+            at_turnstile: AtomicU32::new(0),
         })
     }
 
@@ -207,6 +215,30 @@ impl Subscription {
         self.halted.load(Ordering::Acquire)
     }
 
+    /// Whether a call may begin that was taken before.
+    pub(super) fn may_begin(&self) -> bool {
+        !self.is_halted() && !self.held.load(Ordering::Acquire)
+    }
+
+    /// Holds everything back, or no longer, and records that. Sequenced when it returns.
+    pub fn pause(self: &Arc<Self>, paused: bool) -> Result<(), CommitError> {
+        let mut inner = self.lock();
+        let change = Change::PauseSubscription { id: self.id, paused };
+        let txn = Txn { now_ms: self.now_ms(), changes: vec![change], ..Txn::default() };
+        self.commit(&mut inner, txn)?;
+        self.tell_locked(&mut inner, Event::Paused(paused));
+        Ok(())
+    }
+
+    /// A runner waits at the turnstile, or no longer.
+    pub(super) fn waits_at_turnstile(&self, begins: bool) {
+        if begins {
+            self.at_turnstile.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.at_turnstile.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// Calls that run now.
     pub fn runners(&self) -> u32 {
         self.lock().runners
@@ -226,7 +258,11 @@ impl Subscription {
     /// What it does, and why each pending message waits.
     pub fn explain(&self) -> Situation {
         let inner = self.lock();
-        let explanation = inner.dispatcher.explain();
+        let mut explanation = inner.dispatcher.explain();
+        // What waits at the turnstile was taken, and does not run yet.
+        let at_turnstile = u64::from(self.at_turnstile.load(Ordering::Relaxed)).min(explanation.waiting.running);
+        explanation.waiting.running -= at_turnstile;
+        explanation.waiting.runnable += at_turnstile;
         Situation {
             counts: inner.counts,
             unread: inner.dispatcher.unread(),
@@ -310,7 +346,7 @@ impl Subscription {
         // Several messages of one lane are one thing that is ready, so a small share may still be a long run.
         let max = if share > 1 { share.min(RUN_MESSAGES_MAX) } else { RUN_MESSAGES_MAX };
         let max = max.min(usize::try_from(fitting).unwrap_or(usize::MAX)).max(1);
-        let items = if self.is_halted() { Vec::new() } else { inner.dispatcher.take(max) };
+        let items = if self.is_halted() { Vec::new() } else { inner.dispatcher.take(max, self.now_ms()) };
         if items.is_empty() {
             inner.runners -= 1;
             if let Some(instance) = instance.take() {
@@ -382,6 +418,7 @@ impl Subscription {
                     self.shared.reader.ask(Request::Retries { asker: asker(), offsets });
                 }
                 Action::LoadRow(at) => self.shared.reader.ask(Request::Row { asker: asker(), at }),
+                Action::Refund(refund) => self.shared.reader.ask(Request::Refund { asker: asker(), refund }),
             }
         }
     }
@@ -391,6 +428,7 @@ impl Subscription {
         if inner.frozen {
             return;
         }
+        self.held.store(inner.dispatcher.is_held(), Ordering::Release);
         let due_ms = inner.dispatcher.next_due_ms();
         if due_ms != inner.armed_ms {
             inner.armed_ms = due_ms;

@@ -65,6 +65,8 @@ pub(super) fn router(bus: Bus, address: SocketAddr, settings: &IngressSettings, 
         .route("/topics/{topic}/tail", get(tail))
         .route("/subscriptions", get(subscriptions))
         .route("/subscriptions/{name}", get(subscription).delete(remove_subscription))
+        .route("/subscriptions/{name}/pause", post(pause_subscription))
+        .route("/subscriptions/{name}/resume", post(resume_subscription))
         .route("/dead-letters", get(dead_letters))
         .route("/dead-letters/redrive", post(redrive))
         .route("/dead-letters/{id}", get(dead_letter).delete(drop_dead_letter))
@@ -238,6 +240,18 @@ async fn subscriptions(
 
 async fn subscription(State(edge): State<Edge>, PathText(name): PathText) -> Result<Json<SubscriptionView>, Problem> {
     edge.ask(move |bus| bus.subscription(&name)).await.map(Json)
+}
+
+/// `POST /subscriptions/{name}/pause`: running calls end, and nothing new begins until it is resumed.
+async fn pause_subscription(State(edge): State<Edge>, PathText(name): PathText) -> Result<Response, Problem> {
+    edge.bus.pause_subscription(&name, true).await?;
+    Ok(Json(json!({ "paused": true })).into_response())
+}
+
+/// `POST /subscriptions/{name}/resume`.
+async fn resume_subscription(State(edge): State<Edge>, PathText(name): PathText) -> Result<Response, Problem> {
+    edge.bus.pause_subscription(&name, false).await?;
+    Ok(Json(json!({ "paused": false })).into_response())
 }
 
 /// `DELETE /subscriptions/{name}`: the subscription, its account and its dead letters.

@@ -215,6 +215,11 @@ impl Sequencer {
                     }
                     created.push(name);
                 }
+                Change::PauseSubscription { id, .. } => {
+                    if !self.accounts.contains_key(id) || removed.contains(id) {
+                        return Err(CommitError::StaleEpoch { expected: 0, now: None });
+                    }
+                }
                 Change::UpdateSubscription { id, record } => {
                     if !self.accounts.contains_key(id) || removed.contains(id) {
                         return Err(CommitError::StaleEpoch { expected: record.epoch, now: None });
@@ -391,6 +396,13 @@ impl Sequencer {
                 self.gathering.subscriptions.push((id, SubscriptionChange::Seek { name, record }));
                 self.gathering.dead.extend(dead.into_iter().map(|(offset, row)| ((id, offset), Some(row))));
                 self.gathering.parks.extend(parks.into_iter().map(|(offset, parks)| ((id, offset), Some(parks))));
+                None
+            }
+            Change::PauseSubscription { id, paused } => {
+                let account = self.accounts.get_mut(&id).expect("the subscription was checked");
+                account.record.paused = paused;
+                let (name, record) = (account.name.clone(), account.record.clone());
+                self.gathering.subscriptions.push((id, SubscriptionChange::Put { name, record }));
                 None
             }
             Change::RemoveSubscription { id } => {

@@ -24,6 +24,10 @@ name = "email-audit"
 topics = ["payment.>", "*.placed"]
 from = "order.placed@17"
 order = "none"
+rate = "600/m"
+[subscription.breaker]
+failures = 20
+pause = "10m"
 [subscription.retry.backoff]
 initial = "10m"
 jitter = 0
@@ -63,6 +67,10 @@ fn everything_that_a_manifest_may_say_is_read() {
     assert_eq!(audit.policy.order, Order::None);
     let slow = Backoff { initial: Duration::from_secs(600), factor: 2.0, max: Duration::from_secs(600), jitter: 0.0 };
     assert_eq!(audit.policy.retry.backoff, slow);
+    assert_eq!(audit.policy.rate, Some(Rate { count: 600, per: Duration::from_secs(60) }));
+    // A first pause above the default for the longest one means a constant pause.
+    let (failures, pause) = (20, Duration::from_secs(600));
+    assert_eq!(audit.policy.breaker, Some(BreakerPolicy { failures, pause, pause_max: pause }));
     assert_eq!(manifest.limits.memory_bytes, 128 * limits::MIB);
     assert_eq!(manifest.publish, [filter("email.sent")]);
     let config: Vec<_> = manifest.config.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
@@ -183,11 +191,41 @@ fn refusals_name_the_place_and_what_is_allowed() {
 }
 
 #[test]
+fn a_rate_is_a_number_in_a_unit_of_time() {
+    for (text, count, seconds) in [("50/s", 50, 1), ("1/h", 1, 3_600), (" 1000000 / m ", 1_000_000, 60)] {
+        let rate = with("rate", &format!("\"{text}\"")).unwrap().policy.rate;
+        assert_eq!(rate, Some(Rate { count, per: Duration::from_secs(seconds) }), "{text}");
+    }
+    for text in ["\"50\"", "\"0/s\"", "\"1000001/s\"", "\"-1/s\"", "\"1.5/s\"", "\"5/d\"", "\"/s\"", "50"] {
+        let error = with("rate", text).expect_err(text);
+        assert_eq!(error.key, "subscription.rate", "{error}");
+        assert!(error.to_string().contains("\"50/s\""), "{error}");
+    }
+}
+
+#[test]
+fn a_breaker_can_be_set_and_switched_off() {
+    let breaker = |text| with("breaker", text).map(|spec| spec.policy.breaker);
+    assert_eq!(breaker("{ enabled = false }").unwrap(), None);
+    assert_eq!(breaker("{ enabled = true }").unwrap(), Some(BreakerPolicy::default()));
+    let (pause, pause_max) = (Duration::from_secs(1), Duration::from_secs(9));
+    let given = BreakerPolicy { failures: 2, pause, pause_max };
+    assert_eq!(breaker("{ failures = 2, pause = \"1s\", pause_max = \"9s\" }").unwrap(), Some(given));
+    for (text, key) in [
+        ("{ failures = 1 }", "failures"),
+        ("{ pause = \"2s\", pause_max = \"1s\" }", "pause_max"),
+        ("{ enabled = \"no\" }", "enabled"),
+        ("{ pauses = 3 }", "pauses"),
+    ] {
+        let error = breaker(text).expect_err(text);
+        assert_eq!(error.key, format!("subscription.breaker.{key}"), "{error}");
+    }
+}
+
+#[test]
 fn what_later_versions_know_is_refused_by_name() {
     let subscription = "[[subscription]]\ntopics = [\"a\"]\n";
-    for (text, key) in
-        [("[deploy]\nprobation = { messages = 200 }", "deploy"), ("rate = \"50/s\"", "subscription.rate")]
-    {
+    for (text, key) in [("[deploy]\nprobation = { messages = 200 }", "deploy")] {
         let error = read(&format!("{subscription}{text}")).expect_err(text);
         assert_eq!(error.key, key, "{error}");
         assert!(matches!(*error.problem, ManifestProblem::Unsupported { .. }), "{error}");

@@ -2,7 +2,9 @@
 //! of how a dispatcher works.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
+use crate::dispatch::{Finished, Refund};
 use crate::log::{Counts, KeyHash, Parks, Selection};
 use crate::message::{Millis, Offset, SharedMessage};
 use crate::outcome::{DeadReason, Outcome};
@@ -16,7 +18,9 @@ enum State {
     /// With the attempts charged to it since it was first offered or last redriven, and the time before
     /// which it asked not to be tried again.
     Pending {
-        charged: u32,
+        charged: Charges,
+        /// Failures that were not charged, `unavailable` ones aside.
+        reruns: u32,
         not_before_ms: Millis,
         /// Whether a call of it ended ever.
         attempted: bool,
@@ -37,8 +41,48 @@ enum State {
     Dropped,
 }
 
-const FRESH: State =
-    State::Pending { charged: 0, not_before_ms: 0, attempted: false, redriven: false, leads: false, was: None };
+const FRESH: State = State::Pending {
+    charged: Charges { versions: [0; 8], count: 0 },
+    reruns: 0,
+    not_before_ms: 0,
+    attempted: false,
+    redriven: false,
+    leads: false,
+    was: None,
+};
+
+/// Charged attempts, oldest first, by the version that ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Charges {
+    versions: [u8; 8],
+    count: usize,
+}
+
+impl Charges {
+    fn with(mut self, version: u8) -> Self {
+        self.versions[self.count] = version;
+        self.count += 1;
+        self
+    }
+
+    fn without(self, version: u8) -> Self {
+        let left = self.versions[..self.count].iter().filter(|one| **one != version);
+        left.fold(Self { versions: [0; 8], count: 0 }, |charges, one| charges.with(*one))
+    }
+
+    fn without_newest(mut self, count: u32) -> Self {
+        self.count = self.count.saturating_sub(count as usize);
+        self
+    }
+}
+
+/// What decides what follows from a call.
+pub(super) struct Terms<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) uncharged_reruns_max: u32,
+    pub(super) breaker_closed: bool,
+    pub(super) now_ms: Millis,
+}
 
 /// Where a message that was handed out stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +144,10 @@ pub(super) struct Auditor {
     past: Past,
     /// Messages that a seek made matched ones.
     rematched: BTreeSet<Offset>,
+    /// When each message died last, in steps.
+    died: BTreeMap<Offset, u64>,
+    /// Conflicts of each message; a crash forgets some of them.
+    conflicts: BTreeMap<Offset, u32>,
 }
 
 #[derive(Debug, Default)]
@@ -285,6 +333,22 @@ impl Auditor {
         self.taken.get_mut(&offset).unwrap().hand = Hand::Acked;
     }
 
+    pub(super) fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Whether it died before a step, and was dead ever since.
+    pub(super) fn is_dead_since(&self, offset: Offset, step: u64) -> bool {
+        matches!(self.state(offset), State::Dead { .. })
+            && self.died.get(&offset).is_some_and(|died_at| *died_at <= step)
+    }
+
+    /// It has to run again.
+    pub(super) fn conflicted(&mut self, offset: Offset) {
+        *self.conflicts.entry(offset).or_default() += 1;
+        self.returned(offset);
+    }
+
     /// It was given back.
     pub(super) fn returned(&mut self, offset: Offset) {
         assert!(self.taken.remove(&offset).is_some(), "{offset} was not taken");
@@ -316,8 +380,9 @@ impl Auditor {
         for (offset, state) in self.now.clone() {
             match state {
                 State::Dead { parks: Some(_) } => self.set(entry, offset, State::Dead { parks: None }),
-                State::Pending { charged, not_before_ms, attempted, redriven, leads: true, was } => {
-                    let state = State::Pending { charged, not_before_ms, attempted, redriven, leads: false, was };
+                State::Pending { charged, reruns, not_before_ms, attempted, redriven, leads: true, was } => {
+                    let leads = false;
+                    let state = State::Pending { charged, reruns, not_before_ms, attempted, redriven, leads, was };
                     self.set(entry, offset, state);
                 }
                 _ => {}
@@ -326,46 +391,66 @@ impl Auditor {
     }
 
     /// A call was recorded. What must follow from it is worked out here once more.
-    #[expect(clippy::too_many_arguments, reason = "each is a fact of the call")]
-    pub(super) fn recorded(
-        &mut self,
-        entry: Entry,
-        offset: Offset,
-        lane: Option<KeyHash>,
-        outcome: &Outcome,
-        decision: Decision,
-        policy: &Policy,
-        now_ms: Millis,
-    ) {
+    pub(super) fn recorded(&mut self, entry: Entry, call: &Finished, rolled_back: bool, terms: &Terms<'_>) {
+        let (offset, decision) = (call.item.message.offset, call.decision.unwrap());
+        self.steps += 1;
         self.returned(offset);
-        let dead = State::Dead { parks: Self::parks(policy, lane) };
-        let State::Pending { charged, redriven, leads, was, .. } = self.state(offset) else {
-            panic!("{offset} is over")
-        };
-        let (charges, after) = match outcome {
-            Outcome::Acked => {
-                assert_eq!(decision, Decision::Acked);
-                return self.set(entry, offset, State::Acked);
-            }
-            Outcome::Reject { .. } => {
-                assert_eq!(decision, Decision::Dead { reason: DeadReason::Rejected });
-                return self.set(entry, offset, dead);
-            }
+        let before = self.state(offset);
+        let State::Pending { charged, reruns, redriven, leads, was, .. } = before else { panic!("{offset} is over") };
+        let dead = State::Dead { parks: Self::parks(terms.policy, call.item.lane) };
+        if call.outcome == Outcome::Acked {
+            assert_eq!(decision, Decision::Acked);
+            return self.set(entry, offset, State::Acked);
+        }
+        let (fails, after) = match &call.outcome {
             Outcome::Unavailable { after, .. } => (false, *after),
             Outcome::TopicFull { .. } => (false, None),
             Outcome::Retry { after, .. } => (true, *after),
             _ => (true, None),
         };
-        let charged = charged + u32::from(charges);
-        if charges && charged >= policy.retry.max_attempts {
-            assert_eq!(decision, Decision::Dead { reason: DeadReason::AttemptsExhausted }, "{offset} after {charged}");
-            return self.set(entry, offset, dead);
+        let not_before_ms = after.map_or(terms.now_ms, |after| terms.now_ms + millis(after));
+        let held = |charges: bool, not_before_ms: Millis| {
+            let Decision::Held { due_ms, charged } = decision else { panic!("{offset} is {decision:?}") };
+            assert_eq!(charged, charges, "{offset} after {:?}", call.outcome);
+            assert!(due_ms >= not_before_ms, "{offset} is due at {due_ms}, and asked for {not_before_ms}");
+        };
+        // Of conflicts this knows no less than the dispatcher, which forgets some; of failures as many.
+        let conflicts = self.conflicts.get(&offset).copied().unwrap_or(0);
+        let may_be_free = reruns < terms.uncharged_reruns_max;
+        let must_be_free = reruns + conflicts < terms.uncharged_reruns_max;
+        let is_free = matches!(decision, Decision::Held { charged: false, .. });
+        let excused = rolled_back || (!terms.breaker_closed && call.outcome.is_failure());
+        if fails && excused && (must_be_free || (may_be_free && is_free)) {
+            let not_before_ms = if rolled_back { terms.now_ms } else { not_before_ms };
+            held(false, not_before_ms);
+            let reruns = reruns + 1;
+            let state = State::Pending { charged, reruns, not_before_ms, attempted: true, redriven, leads, was };
+            return self.set(entry, offset, state);
         }
-        let Decision::Held { due_ms, charged: was_charged } = decision else { panic!("{offset} is {decision:?}") };
-        assert_eq!(was_charged, charges);
-        let not_before_ms = after.map_or(now_ms, |after| now_ms + u64::try_from(after.as_millis()).unwrap());
-        assert!(due_ms >= not_before_ms, "{offset} is due at {due_ms}, and asked for {not_before_ms}");
-        self.set(entry, offset, State::Pending { charged, not_before_ms, attempted: true, redriven, leads, was });
+        if let Outcome::Reject { .. } = call.outcome {
+            assert_eq!(decision, Decision::Dead { reason: DeadReason::Rejected });
+            return self.dies(entry, offset, dead);
+        }
+        if fails && charged.count as u32 + 1 >= terms.policy.retry.max_attempts {
+            assert_eq!(
+                decision,
+                Decision::Dead { reason: DeadReason::AttemptsExhausted },
+                "{offset} after {charged:?}"
+            );
+            return self.dies(entry, offset, dead);
+        }
+        held(fails, not_before_ms);
+        let charged = if fails { charged.with(call.digest.0[0]) } else { charged };
+        self.set(
+            entry,
+            offset,
+            State::Pending { charged, reruns, not_before_ms, attempted: true, redriven, leads, was },
+        );
+    }
+
+    fn dies(&mut self, entry: Entry, offset: Offset, dead: State) {
+        self.died.insert(offset, self.steps);
+        self.set(entry, offset, dead);
     }
 
     /// The subscription was moved. `returned` are the messages that were being redriven.
@@ -425,9 +510,35 @@ impl Auditor {
         if self.messages[offset as usize].met != Met::Under(self.order_now()) {
             self.messages[offset as usize].met = Met::UnderTwo;
         }
+        self.conflicts.remove(&offset);
         let leads = parks == Some(Parks::Subscription);
-        let fresh = State::Pending { charged: 0, not_before_ms: 0, attempted: true, redriven: true, leads, was: parks };
+        let State::Pending { charged, reruns, .. } = FRESH else { unreachable!("what is fresh is pending") };
+        let not_before_ms = 0;
+        let fresh =
+            State::Pending { charged, reruns, not_before_ms, attempted: true, redriven: true, leads, was: parks };
         self.set(entry, offset, fresh);
+    }
+
+    /// Attempts were taken back of what is pending.
+    pub(super) fn refunded(&mut self, entry: Entry, refund: &Refund, now_ms: Millis) {
+        let pending: Vec<_> = self.now.iter().map(|(offset, state)| (*offset, *state)).collect();
+        for (offset, state) in pending {
+            let State::Pending { charged, reruns, not_before_ms, attempted, redriven, leads, was } = state else {
+                continue;
+            };
+            let (left, not_before_ms) = match refund {
+                Refund::Streak(attempts) => {
+                    (charged.without_newest(attempts.get(&offset).copied().unwrap_or(0)), not_before_ms)
+                }
+                // What is taken back of a version is due at once.
+                Refund::Version(digest) => (charged.without(digest.0[0]), not_before_ms.min(now_ms)),
+            };
+            if left != charged {
+                let charged = left;
+                let state = State::Pending { charged, reruns, not_before_ms, attempted, redriven, leads, was };
+                self.set(entry, offset, state);
+            }
+        }
     }
 
     pub(super) fn dropped(&mut self, entry: Entry, offset: Offset) {
@@ -492,4 +603,8 @@ struct Tally {
     expired: u64,
     dropped: u64,
     leaving: u64,
+}
+
+fn millis(duration: Duration) -> Millis {
+    u64::try_from(duration.as_millis()).unwrap()
 }

@@ -35,7 +35,7 @@ impl Prompt {
     fn new() -> Self {
         let selection = Selection { filters: vec![(TopicFilter::parse(">").unwrap(), 0)] };
         let journal = Journal::new(selection, HELD_ROW_OFFSETS_MAX);
-        let mut dispatcher = Dispatcher::load(&journal.load(), Policy::default(), 0, 0, 1);
+        let mut dispatcher = Dispatcher::load(&journal.load(), Policy { breaker: None, ..Policy::default() }, 0, 0, 1);
         dispatcher.set_version(Some(Digest([0; 32])));
         let mut prompt =
             Self { journal, dispatcher, now_ms: 1_000, window_max: 0, entries_max: 0, queued_max: 0, rows_written: 0 };
@@ -92,6 +92,7 @@ impl Prompt {
                     let loaded = offsets.into_iter().map(row).collect();
                     self.dispatcher.step(Event::RetriesLoaded(loaded), self.now_ms, &mut more);
                 }
+                Action::Refund(refund) => unreachable!("{refund:?} without a breaker"),
                 Action::LoadRow(at) => {
                     let row = self.journal.synced.held[&at].clone();
                     let offsets = row.offsets[row.front as usize..].iter().take(ROW_MESSAGES_MAX);
@@ -109,7 +110,7 @@ impl Prompt {
 
     /// Takes a run and settles it; what fails is tried again after an hour.
     fn run(&mut self, fails: impl Fn(&Item) -> bool) -> bool {
-        let items = self.dispatcher.take(RUN_MESSAGES_MAX);
+        let items = self.dispatcher.take(RUN_MESSAGES_MAX, self.now_ms);
         let any = !items.is_empty();
         self.call(items.into(), fails);
         any
@@ -130,7 +131,16 @@ impl Prompt {
             }
             let (began_ms, digest) = (self.now_ms, Digest([0; 32]));
             let duration = Duration::ZERO;
-            finished.push(Finished { item, outcome, began_ms, duration, digest, forced: None, decision: None });
+            finished.push(Finished {
+                item,
+                outcome,
+                began_ms,
+                duration,
+                digest,
+                of_host: false,
+                forced: None,
+                decision: None,
+            });
             if failed {
                 self.settle(&mut finished);
             }
@@ -227,7 +237,7 @@ fn calls_that_do_not_end_keep_no_other_keys_rows_from_being_read() {
     let mut stuck = Vec::new();
     while stuck.len() < stuck_max {
         bus.tick();
-        let items = bus.dispatcher.take(1);
+        let items = bus.dispatcher.take(1, bus.now_ms);
         assert_eq!(items.len(), 1);
         if items[0].history().is_none() {
             stuck.extend(items);
@@ -253,7 +263,7 @@ fn calls_that_do_not_end_keep_no_other_keys_rows_from_being_read() {
 fn a_call_that_does_not_end_costs_little_memory_and_its_neighbours_go_on() {
     let mut bus = Prompt::new();
     bus.publish(["slow"].into_iter());
-    let slow = bus.dispatcher.take(1);
+    let slow = bus.dispatcher.take(1, bus.now_ms);
     for _ in 0..20 {
         bus.publish((0..1_000).map(|index| if index % 2 == 0 { "slow" } else { "fast" }));
         while bus.run(|_| false) {}
@@ -276,7 +286,7 @@ fn a_call_that_does_not_end_costs_little_memory_and_its_neighbours_go_on() {
 fn messages_behind_a_call_that_does_not_end_are_forgotten_as_they_are_settled() {
     let mut bus = Prompt::new();
     bus.publish(["slow"].into_iter());
-    let slow = bus.dispatcher.take(1);
+    let slow = bus.dispatcher.take(1, bus.now_ms);
     assert_eq!(slow.len(), 1);
     for _ in 0..100 {
         bus.publish(std::iter::repeat_n("fast", 500));
@@ -294,7 +304,7 @@ fn a_burst_of_one_key_that_never_fails_writes_no_rows() {
     }
     assert!(bus.dispatcher.unread() > 0, "more than fits the window");
     loop {
-        let items = bus.dispatcher.take(RUN_MESSAGES_MAX);
+        let items = bus.dispatcher.take(RUN_MESSAGES_MAX, bus.now_ms);
         if items.is_empty() {
             break;
         }

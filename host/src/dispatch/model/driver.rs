@@ -8,35 +8,46 @@ macro_rules! trace {
     };
 }
 
+mod gate;
 mod rest;
 mod seeking;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
 
-use crate::dispatch::{Action, Bounds, Dispatcher, Event, Finished, Item, expiry};
+use crate::dispatch::{Action, Bounds, Dispatcher, Event, Finished, Item, Refund, expiry};
 use crate::log::{Batch, HeldAt, HeldRow, RetryRow, Selection, Settlement, SubscriptionRecord};
 use crate::message::{Millis, Offset, SharedMessage};
 use crate::outcome::{Digest, Outcome};
-use crate::policy::{Backoff, OnExhausted, Order, Policy, RetryPolicy};
+use crate::policy::{Backoff, BreakerPolicy, OnExhausted, Order, Policy, Rate, RetryPolicy};
 use crate::topic::{TopicFilter, TopicName};
 
-use super::auditor::Auditor;
+use super::auditor::{Auditor, Terms};
 use super::journal::{Entry, Journal, SUBSCRIPTION, takes};
 
 const TOPICS: [&str; 3] = ["a.x", "a.y", "b"];
 const FILTERS: [&str; 5] = ["a.x", "a.y", "b", "a.*", ">"];
+/// Versions of the consumer.
+const VERSIONS: u8 = 3;
 const KEYS: [Option<&str>; 5] = [None, Some("k0"), Some("k1"), Some("k2"), Some("k3")];
 
 /// A read that was asked for. It happens at some time after that, and is answered at some time later.
 enum Read {
-    Fetch { selection: Selection, passes_dead_before: Offset, from: Offset, messages_max: usize, bytes_max: usize },
+    Fetch {
+        selection: Selection,
+        passes_dead_before: Offset,
+        from: Offset,
+        messages_max: usize,
+        bytes_max: usize,
+    },
     Retries(Vec<Offset>),
     Row(HeldAt),
+    /// With the time of the auditor at which it was asked for.
+    Refund(Refund, u64),
 }
 
 enum Answer {
@@ -45,11 +56,18 @@ enum Answer {
     Row { at: HeldAt, row: Arc<HeldRow>, messages: Vec<SharedMessage> },
 }
 
+/// A call that runs, and the version that it runs on.
+struct Call {
+    item: Item,
+    began_ms: Millis,
+    version: Digest,
+}
+
 /// What a worker took at once. It calls one after the other, and settles when it likes to.
 #[derive(Default)]
 struct Run {
     waiting: VecDeque<Item>,
-    calling: Option<(Item, Millis)>,
+    calling: Option<Call>,
     /// Acked, and not recorded yet.
     acked: Vec<Finished>,
     /// Its call does not end.
@@ -64,6 +82,9 @@ pub(super) struct World {
     auditor: Auditor,
     policy: Policy,
     active: bool,
+    version: u8,
+    /// Versions that were rolled back, since the process began.
+    rolled_back: BTreeSet<u8>,
     now_ms: Millis,
     /// Messages before it were told of as synced.
     told: Offset,
@@ -87,6 +108,7 @@ impl World {
             held_row_offsets_max: random.usize(1..6),
             rows_read_max: random.usize(1..4),
             starved_ms_max: random.u64(1..60),
+            uncharged_reruns_max: random.u32(4..12),
         };
         let order = *random.choice(&[Order::Key, Order::Key, Order::Key, Order::Topic, Order::None]).unwrap();
         let policy = policy(&mut random, order);
@@ -101,6 +123,8 @@ impl World {
             auditor: Auditor::new(selection, order),
             policy,
             active: false,
+            version: 0,
+            rolled_back: BTreeSet::new(),
             now_ms: 1_000,
             told: 0,
             asked: Vec::new(),
@@ -120,7 +144,7 @@ impl World {
 
     /// Something that may happen, happens.
     pub(super) fn happen(&mut self) {
-        match self.random.u32(0..102) {
+        match self.random.u32(0..107) {
             0..14 => self.publish(),
             14..24 => self.sync(),
             24..32 => self.tell(),
@@ -140,6 +164,10 @@ impl World {
             97 => self.set_active(true),
             98 => self.timer(),
             99 => self.seek(),
+            100..102 => self.pause(),
+            102 => self.deploy(),
+            103 => self.roll_back(),
+            104..106 => self.timer(),
             _ => self.crash(),
         }
         self.check();
@@ -235,6 +263,10 @@ impl World {
                 }
                 Action::LoadRetries(offsets) => self.asked.push(Read::Retries(offsets)),
                 Action::LoadRow(at) => self.asked.push(Read::Row(at)),
+                Action::Refund(refund) => {
+                    let asked_at = self.auditor.steps();
+                    self.asked.push(Read::Refund(refund, asked_at));
+                }
             }
         }
         self.auditor.read_to(self.dispatcher.reading_from().0);
@@ -248,6 +280,7 @@ impl World {
         }
         let index = self.random.usize(..self.asked.len());
         let answer = match self.asked.swap_remove(index) {
+            Read::Refund(refund, asked_at) => return self.refund(&refund, asked_at),
             Read::Fetch { selection, passes_dead_before, from, messages_max, bytes_max } => {
                 let mut batch = self.journal.read(&selection, from, messages_max, bytes_max);
                 let synced = &self.journal.synced;
@@ -303,8 +336,15 @@ impl World {
 
     fn take(&mut self) {
         let max = self.random.usize(1..6);
-        let items = self.dispatcher.take(max);
+        let held = self.dispatcher.is_held();
+        let probed = self.dispatcher.gate.breaker.avoids();
+        let items = self.dispatcher.take(max, self.now_ms);
         assert!(items.len() <= max);
+        assert!(items.is_empty() || !held, "nothing is taken while the gate is shut");
+        if let Some(item) = items.iter().find(|item| Some(item.message.offset) == probed) {
+            let others = (items.len() - 1, self.dispatcher.ready_to_run());
+            assert_eq!(others, (0, 0), "{} is probed again, where another can run", item.message.offset);
+        }
         if items.is_empty() {
             return;
         }
@@ -330,13 +370,18 @@ impl World {
             }
             _ => match self.runs[index].calling.take() {
                 None => self.begin(index),
-                Some((item, began_ms)) => self.end(index, item, began_ms),
+                Some(call) => self.end(index, call),
             },
         }
         self.runs.retain(|run| !(run.waiting.is_empty() && run.calling.is_none() && run.acked.is_empty()));
     }
 
     fn begin(&mut self, index: usize) {
+        if self.dispatcher.is_held() {
+            // What was taken and did not begin goes back.
+            let rest = self.runs[index].waiting.drain(..).collect();
+            return self.settle_acked(index, rest);
+        }
         let Some(item) = self.runs[index].waiting.pop_front() else { return self.settle_acked(index, Vec::new()) };
         let offset = item.message.offset;
         if expiry::is_over(&item, self.now_ms) {
@@ -347,21 +392,34 @@ impl World {
         }
         trace!(self, "begin {offset}");
         self.auditor.started(offset, self.now_ms);
-        self.runs[index].calling = Some((item, self.now_ms));
+        self.runs[index].calling = Some(self.call(item));
     }
 
-    fn end(&mut self, index: usize, item: Item, began_ms: Millis) {
+    fn call(&self, item: Item) -> Call {
+        Call { item, began_ms: self.now_ms, version: digest(self.version) }
+    }
+
+    fn end(&mut self, index: usize, call: Call) {
         let outcome = self.outcome();
         let conflicts = self.random.u32(0..12) == 0;
-        self.ended(index, item, began_ms, outcome, conflicts);
+        self.ended(index, call, outcome, conflicts);
     }
 
-    fn ended(&mut self, index: usize, item: Item, began_ms: Millis, outcome: Outcome, conflicts: bool) {
+    fn ended(&mut self, index: usize, call: Call, outcome: Outcome, conflicts: bool) {
+        let Call { item, began_ms, version } = call;
         trace!(self, "end {}: {outcome:?}", item.message.offset);
         let (offset, lane) = (item.message.offset, item.lane);
         let acked = outcome == Outcome::Acked && !conflicts;
-        let digest = Digest([0; 32]);
-        let call = Finished { item, outcome, began_ms, duration: Duration::ZERO, digest, forced: None, decision: None };
+        let call = Finished {
+            item,
+            outcome,
+            began_ms,
+            duration: Duration::ZERO,
+            digest: version,
+            of_host: false,
+            forced: None,
+            decision: None,
+        };
         if acked {
             self.auditor.acked(offset);
             return self.runs[index].acked.push(call);
@@ -375,10 +433,17 @@ impl World {
         let mut finished = [call];
         let settlement = self.dispatcher.record(&mut finished, self.now_ms);
         let [finished] = finished;
+        if conflicts && self.dispatcher.charges_conflict(&finished.item) {
+            trace!(self, "one conflict of {offset} too many");
+            let mut finished = [Finished { outcome: Outcome::Conflict, ..finished }];
+            let settlement = self.dispatcher.record(&mut finished, self.now_ms);
+            return self.recorded(finished.into(), settlement);
+        }
         if conflicts {
             trace!(self, "conflict {offset}");
-            self.auditor.returned(offset);
-            return self.step(Event::Conflicted(finished.item));
+            self.auditor.conflicted(offset);
+            let no_room = self.random.u32(0..3) == 0;
+            return self.step(if no_room { Event::NoRoom(finished.item) } else { Event::Conflicted(finished.item) });
         }
         self.recorded(vec![finished], settlement);
     }
@@ -402,9 +467,15 @@ impl World {
     fn recorded(&mut self, finished: Vec<Finished>, settlement: Settlement) {
         trace!(self, "settle {settlement:?}");
         let entry = self.journal.settle(settlement);
+        let terms = Terms {
+            policy: &self.policy,
+            uncharged_reruns_max: self.bounds.uncharged_reruns_max,
+            breaker_closed: self.dispatcher.gate.breaker.is_closed(),
+            now_ms: self.now_ms,
+        };
         for call in &finished {
-            let (offset, decision) = (call.item.message.offset, call.decision.unwrap());
-            self.auditor.recorded(entry, offset, call.item.lane, &call.outcome, decision, &self.policy, self.now_ms);
+            let version = call.digest.0[0];
+            self.auditor.recorded(entry, call, self.rolled_back.contains(&version), &terms);
         }
         self.step(Event::Settled(finished));
     }
@@ -518,7 +589,8 @@ impl World {
     fn set_active(&mut self, active: bool) {
         trace!(self, "active: {active}");
         self.active = active;
-        self.dispatcher.set_version(active.then_some(Digest([0; 32])));
+        self.dispatcher.set_version(active.then_some(digest(self.version)));
+        self.rolled_back.remove(&self.version);
         self.step(Event::Tick);
     }
 
@@ -548,6 +620,7 @@ impl World {
         self.answers.clear();
         self.runs.clear();
         self.busy_letters.clear();
+        self.rolled_back.clear();
     }
 
     /// A dispatcher begins with what is durable.
@@ -575,7 +648,19 @@ fn policy(random: &mut Rng, order: Order) -> Policy {
     };
     let on_exhausted = *random.choice(&[OnExhausted::DeadLetter, OnExhausted::ParkKey, OnExhausted::Park]).unwrap();
     let retry = RetryPolicy { max_attempts: random.u32(1..5), backoff, on_exhausted };
-    Policy { order, retry, ..Policy::default() }
+    let breaker = random.bool().then(|| BreakerPolicy {
+        failures: random.u32(2..4),
+        pause: Duration::from_millis(random.u64(1..200)),
+        pause_max: Duration::from_millis(400),
+    });
+    let per = Duration::from_secs(*random.choice(&[1, 60, 3_600]).unwrap());
+    let rate = (random.u32(0..4) == 0).then(|| Rate { count: random.u32(1..100), per });
+    let concurrency = random.u32(1..6);
+    Policy { order, retry, breaker, rate, concurrency, ..Policy::default() }
+}
+
+fn digest(version: u8) -> Digest {
+    Digest([version; 32])
 }
 
 /// Some filters, at least one.

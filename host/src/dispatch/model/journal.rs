@@ -57,6 +57,7 @@ impl Journal {
             created_ms: 0,
             epoch: 3,
             passes_dead_before: 0,
+            paused: false,
         };
         let account = Account {
             record,

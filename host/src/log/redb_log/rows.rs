@@ -58,13 +58,14 @@ pub(super) fn topic(id: TopicId, bytes: &[u8]) -> Result<TopicInfo, Malformed> {
     Ok(TopicInfo { id, name, created_ms, last_sequence, last_offset, messages, bytes, gaps_end })
 }
 
-/// Layout: name, consumer, creation, epoch, the offset before which dead letters are passed over, filters (each a text and the offset it begins at).
+/// Layout: name, consumer, creation, epoch, the offset before which dead letters are passed over, whether it is paused, filters (each a text and the offset it begins at).
 pub(super) fn put_subscription(out: &mut Vec<u8>, name: &str, record: &SubscriptionRecord) {
     put_text(out, name);
     put_text(out, &record.consumer);
     put_number(out, record.created_ms);
     put_number(out, record.epoch);
     put_number(out, record.passes_dead_before);
+    out.push(u8::from(record.paused));
     put_number(out, record.selection.filters.len() as u64);
     for (filter, from) in &record.selection.filters {
         put_text(out, filter.as_str());
@@ -79,13 +80,24 @@ pub(super) fn subscription(bytes: &[u8]) -> Result<(String, SubscriptionRecord),
     let created_ms = decoder.number()?;
     let epoch = decoder.number()?;
     let passes_dead_before = decoder.number()?;
+    let paused = decoder.flag()?;
     let mut filters = Vec::new();
     for _ in 0..decoder.count()? {
         let filter = TopicFilter::parse(decoder.text()?).map_err(|_| Malformed("a filter is none"))?;
         filters.push((filter, decoder.number()?));
     }
     decoder.end()?;
-    Ok((name, SubscriptionRecord { consumer, selection: Selection { filters }, created_ms, epoch, passes_dead_before }))
+    Ok((
+        name,
+        SubscriptionRecord {
+            consumer,
+            selection: Selection { filters },
+            created_ms,
+            epoch,
+            passes_dead_before,
+            paused,
+        },
+    ))
 }
 
 /// Layout: floor, ranges above it (each the gap before it and its length), counters in the order of
@@ -308,12 +320,14 @@ fn dead_reason(decoder: &mut Decoder<'_>) -> Result<DeadReason, Malformed> {
     DeadReason::from_u8(decoder.byte()?).ok_or(Malformed("its reason is unknown"))
 }
 
-/// Layout: charged, unavailable, redrives, first attempt, omitted, attempts; an attempt is its time (as
+/// Layout: charged, unavailable, reruns, redrives, first failure, first attempt, omitted, attempts; an attempt is its time (as
 /// the difference to the first one), duration, outcome, digest, whether it was charged, text.
 fn put_history(out: &mut Vec<u8>, history: &History) {
     put_number(out, u64::from(history.charged));
     put_number(out, u64::from(history.unavailable));
+    put_number(out, u64::from(history.reruns));
     put_number(out, u64::from(history.redrives));
+    put_number(out, history.failing_since_ms);
     put_number(out, history.first_attempt_ms);
     put_number(out, history.omitted);
     put_number(out, history.attempts.len() as u64);
@@ -330,7 +344,9 @@ fn put_history(out: &mut Vec<u8>, history: &History) {
 fn history(decoder: &mut Decoder<'_>) -> Result<History, Malformed> {
     let charged = decoder.small()?;
     let unavailable = decoder.small()?;
+    let reruns = decoder.small()?;
     let redrives = decoder.small()?;
+    let failing_since_ms = decoder.number()?;
     let first_attempt_ms = decoder.number()?;
     let omitted = decoder.number()?;
     let mut attempts = Vec::new();
@@ -343,7 +359,7 @@ fn history(decoder: &mut Decoder<'_>) -> Result<History, Malformed> {
         let text = decoder.owned_text()?;
         attempts.push(Attempt { at_ms, duration_us, outcome, text, digest, charged });
     }
-    Ok(History { charged, unavailable, redrives, first_attempt_ms, attempts, omitted })
+    Ok(History { charged, unavailable, reruns, redrives, failing_since_ms, first_attempt_ms, attempts, omitted })
 }
 
 fn digest(decoder: &mut Decoder<'_>) -> Result<Digest, Malformed> {

@@ -180,6 +180,7 @@ fn record() -> SubscriptionRecord {
         created_ms: 5,
         epoch: 1,
         passes_dead_before: 3,
+        paused: false,
     }
 }
 

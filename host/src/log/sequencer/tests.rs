@@ -33,6 +33,7 @@ fn create(name: &str) -> Change {
         created_ms: 0,
         epoch: 1,
         passes_dead_before: 0,
+        paused: false,
     };
     Change::CreateSubscription { name: name.to_owned(), record, position: Position::default() }
 }

@@ -136,6 +136,10 @@ fn obey(order: Order, bus: &Bus, earlier_calls: u64) -> Result<(), Failure> {
             obey(*next, bus, earlier_calls)
         }
         Order::RejectWhereDifferent { keys, pause_ms } => reject_where_different(bus, &keys, pause_ms),
+        Order::WhileState { key, order, then: next } => match bus.state().get(&key)? {
+            Some(_) => obey(*order, bus, earlier_calls),
+            None => then(next),
+        },
         Order::GetState { key, topic } => {
             let value = bus.state().get(&key)?.map(|value| lossy(&value));
             tell(bus, &topic, &json!({ "key": key, "value": value }))

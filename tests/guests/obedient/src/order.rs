@@ -164,6 +164,13 @@ pub enum Order {
     },
     /// Read these keys with a pause before each but the first, and reject where their values are not the same.
     RejectWhereDifferent { keys: Vec<String>, pause_ms: u64 },
+    /// Obey this order instead while this key of the state is there.
+    WhileState {
+        key: String,
+        order: Box<Order>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        then: Option<Box<Order>>,
+    },
     /// Report `{"key", "value"}`.
     GetState { key: String, topic: String },
     /// Report `{"entries": [[key, value], ...]}`.

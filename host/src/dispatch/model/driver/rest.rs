@@ -24,18 +24,21 @@ impl World {
         let explanation = self.dispatcher.explain();
         let waiting = explanation.waiting;
         assert_eq!(explanation.pending, pending);
-        let sum = waiting.running
-            + waiting.runnable
-            + waiting.due_later
-            + waiting.behind_key
-            + waiting.behind_window
-            + waiting.orphaned
-            + waiting.parked;
-        assert_eq!(sum, pending, "every message has a reason: {waiting:?}");
+        assert_eq!(waiting.total(), pending, "every message has a reason: {waiting:?}");
         if self.active {
             assert_eq!(waiting.running, self.in_hand(), "{waiting:?}");
-            let moves = waiting.running + waiting.runnable + waiting.due_later;
+            let gated = waiting.breaker + waiting.over_rate;
+            let moves = waiting.running + waiting.runnable + waiting.due_later + gated;
             assert!(waiting.behind_key == 0 || moves > 0, "behind no message: {waiting:?}");
+            let all = pending - waiting.running - waiting.parked;
+            let until_ms = self.dispatcher.gate.breaker.open_until_ms();
+            if self.dispatcher.is_paused() {
+                assert_eq!(waiting.paused, all, "{waiting:?}");
+            } else if until_ms.is_some() {
+                assert_eq!((waiting.breaker, waiting.breaker_until_ms), (all, until_ms), "{waiting:?}");
+            } else {
+                assert_eq!((waiting.paused, waiting.breaker_until_ms), (0, None), "{waiting:?}");
+            }
             assert_eq!(waiting.due_later > 0, waiting.next_due_ms.is_some(), "{waiting:?}");
         }
         assert!(explanation.oldest_ms.is_none_or(|oldest_ms| oldest_ms <= self.now_ms));
@@ -53,11 +56,14 @@ impl World {
             self.settle_acked(index, rest);
         }
         self.runs.retain(|run| run.calling.is_some());
+        if self.dispatcher.is_paused() {
+            self.stay_paused();
+        }
         self.free_all();
         let led = self.auditor.is_led();
         if let Some(run) = self.runs.last_mut() {
             run.stuck = true;
-            let item = &run.calling.as_ref().unwrap().0;
+            let item = &run.calling.as_ref().unwrap().item;
             let (stuck, has_lane) = (item.message.clone(), item.lane.is_some());
             trace!(self, "{} is stuck", stuck.offset);
             self.drive_on(|message| {
@@ -110,6 +116,15 @@ impl World {
         assert_eq!(self.journal.sequenced.counts.rows, 0, "rows");
     }
 
+    /// A subscription that is paused waits, and says why, until it is resumed.
+    fn stay_paused(&mut self) {
+        self.drive_on(|_| true);
+        let explanation = self.dispatcher.explain();
+        assert_eq!(explanation.waiting.paused + explanation.waiting.parked, explanation.pending, "{explanation:?}");
+        assert_eq!(self.dispatcher.next_due_ms(), None, "there is nothing to wake up for");
+        self.pause();
+    }
+
     /// All that can happen without a person happens, and every call is acked, until nothing goes on. What
     /// `excused` names may then still wait.
     fn drive_on(&mut self, excused: impl Fn(&SharedMessage) -> bool) {
@@ -157,8 +172,8 @@ impl World {
                     }
                     self.begin(index);
                 }
-                let Some((item, began_ms)) = self.runs[index].calling.take() else { continue };
-                self.ended(index, item, began_ms, Outcome::Acked, false);
+                let Some(call) = self.runs[index].calling.take() else { continue };
+                self.ended(index, call, Outcome::Acked, false);
             }
             self.settle_acked(index, Vec::new());
         }

@@ -20,10 +20,10 @@ prop_compose! {
 
 prop_compose! {
     fn some_history()(
-        charged: u32, unavailable: u32, redrives: u32, first_attempt_ms: u64, omitted: u64,
+        charged: u32, unavailable: u32, reruns: u32, redrives: u32, failing_since_ms: u64, first_attempt_ms: u64, omitted: u64,
         attempts in prop::collection::vec(attempt(), 0..4),
     ) -> History {
-        History { charged, unavailable, redrives, first_attempt_ms, attempts, omitted }
+        History { charged, unavailable, reruns, redrives, failing_since_ms, first_attempt_ms, attempts, omitted }
     }
 }
 
@@ -61,9 +61,9 @@ proptest! {
     }
 
     #[test]
-    fn subscriptions_come_back(name in text(), consumer in text(), created_ms: u64, epoch: u64, passes_dead_before: u64, from: u64, filters in 0..4usize) {
+    fn subscriptions_come_back(name in text(), consumer in text(), created_ms: u64, epoch: u64, passes_dead_before: u64, paused: bool, from: u64, filters in 0..4usize) {
         let filters = ["order.*", ">", "$lag.>", "a"][..filters].iter().map(|f| (TopicFilter::parse(f).unwrap(), from));
-        let record = SubscriptionRecord { consumer, selection: Selection { filters: filters.collect() }, created_ms, epoch, passes_dead_before };
+        let record = SubscriptionRecord { consumer, selection: Selection { filters: filters.collect() }, created_ms, epoch, passes_dead_before, paused };
         let found = subscription(&encoded(|out| put_subscription(out, &name, &record)));
         prop_assert_eq!(found, Ok((name, record)));
     }

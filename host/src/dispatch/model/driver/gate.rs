@@ -1,0 +1,62 @@
+//! What opens and shuts the gate, and what is taken back: pauses, deploys, rollbacks and refunds.
+
+use crate::dispatch::{Event, Refund};
+use crate::log::SubscriptionRecord;
+use crate::message::Offset;
+use crate::outcome::{DeadReason, Excuse};
+
+use super::{Read, VERSIONS, World, digest};
+
+impl World {
+    /// An operator pauses it, or lets it go on.
+    pub(super) fn pause(&mut self) {
+        let paused = !self.dispatcher.is_paused();
+        trace!(self, "paused: {paused}");
+        let record = SubscriptionRecord { paused, ..self.journal.sequenced.record.clone() };
+        self.step_with(Event::Paused(paused), Some(record));
+    }
+
+    /// Another version takes over.
+    pub(super) fn deploy(&mut self) {
+        self.version = (self.version + self.random.u8(1..VERSIONS)) % VERSIONS;
+        self.set_active(true);
+        assert!(self.dispatcher.gate.breaker.is_closed(), "a deploy closes the breaker");
+    }
+
+    /// Another version takes over, and what this one did is taken back.
+    pub(super) fn roll_back(&mut self) {
+        let bad = self.version;
+        self.deploy();
+        trace!(self, "version {bad} is rolled back");
+        self.rolled_back.insert(bad);
+        self.dispatcher.discredit(digest(bad));
+        let asked_at = self.auditor.steps();
+        self.asked.push(Read::Refund(Refund::Version(digest(bad)), asked_at));
+    }
+
+    /// Reads what a refund is about, and tells of it.
+    pub(super) fn refund(&mut self, refund: &Refund, asked_at: u64) {
+        // Dead letters are read as they are synced, so all that was sequenced is synced first.
+        self.sync_first(self.journal.unsynced());
+        let about = |offset: &Offset| match refund {
+            Refund::Streak(charged) => charged.contains_key(offset),
+            Refund::Version(_) => true,
+        };
+        let rows = self.journal.sequenced.retries.iter().filter(|(offset, _)| about(offset));
+        let retries = rows.map(|(offset, row)| (*offset, row.clone())).collect();
+        let letters = self.journal.synced.dead.iter().filter(|(offset, _)| about(offset));
+        let dead = letters.map(|(offset, row)| (*offset, row.clone())).collect();
+        trace!(self, "refund {refund:?}");
+        self.step(Event::Refunded { refund, retries, dead });
+        let entry = self.journal.sequenced_to();
+        self.auditor.refunded(entry, refund, self.now_ms);
+        if let Refund::Streak(charged) = refund {
+            for offset in charged.keys().filter(|offset| self.auditor.is_dead_since(**offset, asked_at)) {
+                let row = &self.journal.sequenced.dead[offset];
+                // One that was rejected later is at fault itself.
+                let excused = (row.reason == DeadReason::AttemptsExhausted).then_some(Excuse::Breaker);
+                assert_eq!(row.excused, excused, "{offset} died in a streak");
+            }
+        }
+    }
+}
