@@ -203,6 +203,8 @@ fn event(number: u64, keys: Option<u64>) -> Event {
         attributes: Vec::new(),
         data: Bytes::from(vec![u8::try_from(number % 251).expect("below 256"); MESSAGE_BYTES]),
         hops: 0,
+        named: false,
+        deliver_at_ms: None,
     }
 }
 

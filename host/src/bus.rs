@@ -2,6 +2,7 @@
 
 mod activation;
 mod operate;
+mod scheduled;
 mod seek;
 mod views;
 
@@ -32,6 +33,8 @@ pub enum BusError {
     UnknownSubscription { subscription: String, known: Vec<String> },
     #[error("there is no dead letter `{id}`")]
     UnknownDeadLetter { id: String },
+    #[error("no message is scheduled under the number {number}")]
+    UnknownScheduled { number: u64 },
     #[error("subscription `{subscription}` is declared by `{manifest}`; remove it there first")]
     StillDeclared { subscription: String, manifest: String },
     #[error(transparent)]

@@ -8,6 +8,7 @@ mod failure;
 mod output;
 mod plugins;
 mod publish;
+mod scheduled;
 mod serve;
 mod subscriptions;
 mod tail;
@@ -71,6 +72,11 @@ enum Command {
         #[command(subcommand)]
         command: dead_letters::DeadLettersCommand,
     },
+    /// List, show and cancel messages that wait for their time
+    Scheduled {
+        #[command(subcommand)]
+        command: scheduled::ScheduledCommand,
+    },
     /// List, show and deploy consumers
     Plugins {
         #[command(subcommand)]
@@ -101,6 +107,7 @@ impl Cli {
             }
             Command::Subscriptions { command } => subscriptions::run(command, &client()?, output),
             Command::DeadLetters { command } => dead_letters::run(command, &client()?, output),
+            Command::Scheduled { command } => scheduled::run(command, &client()?, output),
             Command::Plugins { command } => plugins::run(command, &self.bus, output),
         }
     }

@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::deploy::manifest::ManifestError;
 use crate::limits;
@@ -57,6 +58,8 @@ settings! {
         "a level (error, warn, info, debug, trace) or directives such as \"info,sandpost::dispatch=debug\"";
     MESSAGE_DATA_MAX = "limits.message_data_max", "SANDPOST_MESSAGE_DATA_MAX", "message-data-max",
         "a size from \"1KiB\" to \"8MiB\"";
+    DEDUPE_WINDOW = "limits.dedupe_window", "SANDPOST_DEDUPE_WINDOW", "dedupe-window",
+        "a duration from \"0s\" (no event is a duplicate) to \"24h\"";
     MIN_FREE = "limits.min_free", "SANDPOST_MIN_FREE", "min-free", "a size of at least twice `limits.reserve`";
     RESERVE = "limits.reserve", "SANDPOST_RESERVE", "reserve", "a size from \"1MiB\" to \"1GiB\"";
     RETAIN_AGE = "limits.retain_age", "SANDPOST_RETAIN_AGE", "retain-age",
@@ -91,6 +94,8 @@ pub struct Config {
     pub log_filter: String,
     /// Bytes of one message's data, at most.
     pub message_data_bytes_max: usize,
+    /// How long a second event of the same topic, source and id is a duplicate.
+    pub dedupe_window: Duration,
     /// Free space in bytes on the data folder's disk below which no message is accepted.
     pub free_bytes_min: u64,
     /// Bytes set aside for settlements on a full disk.
@@ -211,6 +216,11 @@ impl Config {
             log_format: reader.log_format(LOG_FORMAT)?,
             log_filter: reader.log_filter(LOG_FILTER, "info")?,
             message_data_bytes_max: message_data_max as usize,
+            dedupe_window: reader.duration(
+                DEDUPE_WINDOW,
+                limits::DEDUPE_WINDOW_DEFAULT,
+                Duration::ZERO..=limits::DEDUPE_WINDOW_MAX,
+            )?,
             free_bytes_min,
             reserve_bytes,
             retention: Rules {

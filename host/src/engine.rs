@@ -29,6 +29,7 @@ use crate::log::{
 };
 use crate::message::{Millis, Offset, SharedMessage, TopicId};
 use crate::policy::Policy;
+use crate::schedule::{self, Schedule};
 use crate::topic::TopicName;
 
 /// A subscription and what is known of it besides its messages.
@@ -55,6 +56,8 @@ pub struct Engine {
     recorded: Mutex<BTreeMap<String, (PluginRecord, Vec<String>)>>,
     synced: watch::Sender<Offset>,
     failure: watch::Sender<Option<LogFailure>>,
+    /// Messages that wait for their time.
+    pub schedule: Schedule,
     /// Operators' commands run one at a time, so that what one read is still so when it commits.
     pub operator: tokio::sync::Mutex<()>,
 }
@@ -108,6 +111,7 @@ impl Engine {
             enrolled: RwLock::default(),
             recorded: Mutex::new(loaded.plugins.iter().map(with_names).collect()),
             failure: watch::Sender::new(None),
+            schedule: Schedule::default(),
             operator: tokio::sync::Mutex::new(()),
         });
         {
@@ -118,6 +122,7 @@ impl Engine {
             engine.reroute(&mut router);
         }
         log.start(Arc::new(Ears(Arc::downgrade(&engine))));
+        runtime.spawn(schedule::keep(Arc::downgrade(&engine)));
         Ok((engine, loaded.plugins))
     }
 
@@ -211,6 +216,7 @@ impl Engine {
 
     /// Ends everything: calls that still run are dropped, what is sequenced is synced, threads are joined.
     pub fn stop(&self) {
+        self.schedule.stop();
         for one in self.enrolled() {
             one.subscription.abandon();
         }
@@ -333,8 +339,15 @@ impl Listener for Ears {
         engine.synced.send_replace(engine.log.end());
     }
 
+    fn rescheduled(&self) {
+        if let Some(engine) = self.0.upgrade() {
+            engine.schedule.ring();
+        }
+    }
+
     fn failed(&self, failure: LogFailure) {
         let Some(engine) = self.0.upgrade() else { return };
+        engine.schedule.stop();
         for one in engine.enrolled() {
             one.subscription.halt();
         }

@@ -27,6 +27,21 @@ pub const INTEGER_MAX: u64 = 1 << 53;
 /// A chain of staged publishes longer than this is taken for a loop.
 pub const HOPS_MAX: u8 = 32;
 
+/// How long a second event of the same topic, source and id is a duplicate, by default: as in JetStream. It
+/// covers a producer that publishes again because it heard no answer.
+pub const DEDUPE_WINDOW_DEFAULT: Duration = Duration::from_secs(120);
+pub const DEDUPE_WINDOW_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Names that are known at once, at about 100 bytes each: 50 MB. At more than 4,000 named events a second
+/// the window is shorter than two minutes, which a metric tells.
+pub const DEDUPE_NAMES_MAX: usize = 500_000;
+/// Bytes of the log's end that are read at a start to know them again: a fraction of a second.
+pub const DEDUPE_READ_BYTES_MAX: usize = 256 * MIB;
+/// The latest delivery that may be asked for: a year.
+pub const DELIVER_LATER_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+/// What becomes due is taken over in transactions of this size, so that others' publishes go on between.
+pub const DUE_MESSAGES_MAX: usize = 1_000;
+pub const DUE_BYTES_MAX: usize = 4 * MIB;
+
 // --- The log ----------------------------------------------------------------------------------
 
 /// Blocks above this waste space in redb: one 2.7 MB value a commit doubled the file when measured.
@@ -222,6 +237,7 @@ const _: () = assert!(STAGED_BYTES_MAX <= BATCH_BYTES_MAX, "what one call stages
 const _: () = assert!(STAGED_MESSAGES_MAX <= BATCH_MESSAGES_MAX, "what one call stages must fit one transaction");
 const _: () = assert!(MESSAGE_DATA_BYTES_MAX <= WINDOW_BYTES_MAX, "a window must hold any one message");
 const _: () = assert!(BATCH_BYTES_MAX <= UNSYNCED_BYTES_MAX, "a batch must be able to be sequenced at all");
+const _: () = assert!(DUE_BYTES_MAX <= UNSYNCED_BYTES_MAX, "what is due at once must be able to be sequenced at all");
 const _: () = assert!(FETCH_MESSAGES_MAX <= WINDOW_MESSAGES_MAX, "what is fetched must fit the window");
 const _: () = assert!(RUN_MESSAGES_MAX <= FETCH_MESSAGES_MAX, "a run is taken from the window");
 const _: () = assert!(

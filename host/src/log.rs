@@ -123,6 +123,18 @@ pub trait Log: Send + Sync + 'static {
     /// The offset after the last synced message.
     fn end(&self) -> Offset;
 
+    /// Synced messages that wait for their time: in the order of it, those after `after`, and where
+    /// `until_ms` is given those that are due by then.
+    fn scheduled(
+        &self,
+        after: Option<ScheduledAt>,
+        until_ms: Option<Millis>,
+        bounds: ReadBounds,
+    ) -> Result<Vec<Scheduled>, ReadError>;
+
+    /// One synced message that waits for its time.
+    fn scheduled_at(&self, number: u64) -> Result<Option<Scheduled>, ReadError>;
+
     /// The bus's id at the acceptance of a message: part of every idempotency key.
     fn bus_id(&self, offset: Offset) -> uuid::Uuid;
 
@@ -147,6 +159,9 @@ pub trait Log: Send + Sync + 'static {
 pub trait Listener: Send + Sync {
     /// All transactions up to `txn` are durable. `messages` are those that became so now, in order.
     fn synced(&self, txn: TxnNumber, messages: &[SharedMessage]);
+
+    /// Messages that wait for their time became durable, or left the schedule.
+    fn rescheduled(&self);
 
     /// The log can go no further. Nothing after the last `synced` is durable or ever will be.
     fn failed(&self, failure: LogFailure);
@@ -173,8 +188,11 @@ pub struct Txn {
     pub now_ms: Millis,
     /// Whether the appends come from outside, and so are refused below the free-space watermark.
     pub outside: bool,
-    /// Events to be stored, in this order.
+    /// Events to be stored, in this order. One that is not to be delivered yet goes into the schedule; one
+    /// whose producer named it, and that came before, is not stored again.
     pub appends: Vec<Event>,
+    /// Messages that leave the schedule. They are there: whoever takes them out does so one after the other.
+    pub releases: Vec<Release>,
     /// What was read, to be validated. Any later write inside it is a conflict.
     pub reads: Vec<StateRead>,
     /// State to be written. Later ones win.
@@ -195,11 +213,56 @@ pub struct Sequenced {
     pub created: Vec<SubscriptionId>,
 }
 
+/// What became of an append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placed {
-    pub topic: TopicId,
-    pub offset: Offset,
-    pub sequence: Sequence,
+    pub place: Place,
+    /// Whether it is the place of an event that came before with the same topic, source and id: then
+    /// nothing was stored.
+    pub duplicate: bool,
+}
+
+/// Where an event stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the log.
+    Message { offset: Offset, sequence: Sequence },
+    /// In the schedule, until it is due.
+    Scheduled(ScheduledAt),
+}
+
+impl Placed {
+    /// Offset and sequence, where it is in the log.
+    pub fn message(&self) -> Option<(Offset, Sequence)> {
+        match self.place {
+            Place::Message { offset, sequence } => Some((offset, sequence)),
+            Place::Scheduled(_) => None,
+        }
+    }
+}
+
+/// A place in the schedule. Numbers are those of acceptance, from 1, and never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ScheduledAt {
+    pub due_ms: Millis,
+    pub number: u64,
+}
+
+/// A message that waits for its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scheduled {
+    pub at: ScheduledAt,
+    pub accepted_ms: Millis,
+    pub event: Event,
+}
+
+/// How a message leaves the schedule.
+#[derive(Clone, Debug)]
+pub enum Release {
+    /// It is due: it becomes a message.
+    Due(Scheduled),
+    /// An operator takes it out.
+    Cancelled(Scheduled),
 }
 
 /// Why a transaction had no effect.
@@ -649,4 +712,10 @@ pub struct LogFigures {
     /// Bytes of all messages that are there.
     pub message_bytes: u64,
     pub accepting: bool,
+    /// Messages that wait for their time.
+    pub scheduled_messages: u64,
+    /// How far back a second event of the same id is known for a duplicate, in milliseconds.
+    pub dedupe_window_ms: Millis,
+    /// Events since the start that were duplicates.
+    pub duplicates: u64,
 }

@@ -36,6 +36,11 @@ pub struct Event {
     pub data: Bytes,
     /// How many staged publishes led here from an event that came from outside. Kept by the host.
     pub hops: u8,
+    /// Whether the producer gave the `id`: only then can a second event of that `id` be a duplicate.
+    pub named: bool,
+    /// Not to be delivered before this time. An event that waits for it stands in the schedule; once it is
+    /// a message this is `None`.
+    pub deliver_at_ms: Option<Millis>,
 }
 
 impl Event {
@@ -80,6 +85,12 @@ impl Message {
     pub fn bytes(&self) -> usize {
         self.event.bytes() + size_of::<Self>()
     }
+}
+
+/// A time as RFC 3339 writes it; the last moment of the year 9999 where it is later.
+pub fn rfc3339(time_ms: Millis) -> String {
+    let time = i64::try_from(time_ms).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
+    time.unwrap_or(jiff::Timestamp::MAX).to_string()
 }
 
 /// Messages are shared by the recent cache and by every subscription that holds them.

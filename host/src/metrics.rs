@@ -48,12 +48,26 @@ fn log_figures(registry: &mut Registry, log: &LogFigures) {
     gauge(registry, "log_messages", "Bytes of all messages that are retained", bytes(), log.message_bytes as f64);
     gauge(registry, "log_free", "Free space on the data folder's disk", bytes(), log.free_bytes as f64);
     gauge(registry, "log_accepting", "1 while publishes from outside are accepted", None, f64::from(log.accepting));
+    gauge(registry, "scheduled_messages", "Messages that wait for their time", None, log.scheduled_messages as f64);
+    gauge(
+        registry,
+        "dedupe_window",
+        "How far back a second event of the same topic, source and id is known for a duplicate",
+        Some(Unit::Seconds),
+        log.dedupe_window_ms as f64 / 1e3,
+    );
     let counter = |registry: &mut Registry, name: &str, help: &str, value: u64| {
         let counter = Counter::<u64>::default();
         counter.inc_by(value);
         registry.register(name, help, counter);
     };
     counter(registry, "log_appended_messages", "Messages that were synced since the start", log.appended_messages);
+    counter(
+        registry,
+        "duplicates",
+        "Events since the start that came before and were not stored again",
+        log.duplicates,
+    );
     counter(registry, "log_appended_bytes", "Bytes of messages that were synced since the start", log.appended_bytes);
     counter(registry, "log_removed_messages", "Messages that retention took out since the start", log.removed_messages);
     counter(

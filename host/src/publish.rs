@@ -7,8 +7,8 @@ use tokio::sync::oneshot;
 
 use crate::engine::Engine;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, MESSAGE_ATTRIBUTES_BYTES_MAX, UNSYNCED_BYTES_MAX};
-use crate::log::{CommitError, LogFailure, Txn};
-use crate::message::{Event, Offset, Sequence};
+use crate::log::{CommitError, LogFailure, Place, Txn};
+use crate::message::{self, Event, Offset, Sequence};
 
 /// How often a publisher waits for a sync to make room before it is told that the bus is busy.
 const BUSY_SYNCS_MAX: u32 = 64;
@@ -17,10 +17,37 @@ const BUSY_SYNCS_MAX: u32 = 64;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Accepted {
     pub topic: String,
-    pub sequence: Sequence,
-    pub offset: Offset,
+    #[serde(flatten)]
+    pub place: AcceptedPlace,
     pub id: String,
     pub source: String,
+    /// It came before, with the same topic, source and id: this is where the first one stands.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub duplicate: bool,
+}
+
+/// Where an accepted event stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum AcceptedPlace {
+    Message {
+        sequence: Sequence,
+        offset: Offset,
+    },
+    /// In the schedule, under this number, until it is due.
+    Scheduled {
+        scheduled: u64,
+        deliver_at: String,
+    },
+}
+
+impl From<Place> for AcceptedPlace {
+    fn from(place: Place) -> Self {
+        match place {
+            Place::Message { offset, sequence } => Self::Message { sequence, offset },
+            Place::Scheduled(at) => Self::Scheduled { scheduled: at.number, deliver_at: message::rfc3339(at.due_ms) },
+        }
+    }
 }
 
 /// Why a publish was refused. Nothing of it was stored.
@@ -90,27 +117,22 @@ pub(crate) async fn publish(engine: &Engine, events: Vec<Event>) -> Result<Vec<A
     if events.is_empty() {
         return Ok(Vec::new());
     }
-    let mut accepted: Vec<Accepted> = events
-        .iter()
-        .map(|event| Accepted {
-            topic: event.topic.to_string(),
-            sequence: 0,
-            offset: 0,
-            id: event.id.clone(),
-            source: event.source.clone(),
-        })
-        .collect();
+    let names: Vec<_> =
+        events.iter().map(|event| (event.topic.to_string(), event.id.clone(), event.source.clone())).collect();
     wait_for_room(engine).await?;
     let (waiter, durable) = oneshot::channel();
     let txn = Txn { now_ms: engine.now_ms(), outside: true, appends: events, ..Txn::default() };
     let sequenced = engine.log.commit(txn, Some(waiter))?;
-    for (accepted, placed) in accepted.iter_mut().zip(sequenced.placed) {
-        accepted.offset = placed.offset;
-        accepted.sequence = placed.sequence;
-    }
+    let accepted = names.into_iter().zip(sequenced.placed).map(|((topic, id, source), placed)| Accepted {
+        topic,
+        place: placed.place.into(),
+        id,
+        source,
+        duplicate: placed.duplicate,
+    });
     // A dropped waiter means that the log failed before the message was durable: it was not accepted.
     match durable.await {
-        Ok(()) => Ok(accepted),
+        Ok(()) => Ok(accepted.collect()),
         Err(_) => Err(not_synced(engine).await),
     }
 }

@@ -52,6 +52,7 @@ impl From<Config> for ServeSettings {
             log: OpenOptions {
                 reserve_bytes: config.reserve_bytes,
                 free_bytes_min: config.free_bytes_min,
+                dedupe_window: config.dedupe_window,
                 accept_unsynced: config.accept_unsynced,
                 topic_caps: config.retention.caps(),
                 ..OpenOptions::new(config.data)

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::message::{Millis, Offset, Sequence, SharedMessage};
+use crate::log::Scheduled;
+use crate::message::{Millis, Offset, Sequence, SharedMessage, rfc3339};
 
 /// A subscription as people see it.
 #[derive(Clone, Debug, Serialize)]
@@ -242,4 +243,37 @@ pub struct PluginView {
 pub struct Readiness {
     pub ready: bool,
     pub reason: Option<String>,
+}
+
+/// A message that waits for its time. Lists leave out the event itself.
+#[derive(Clone, Debug, Serialize)]
+pub struct ScheduledView {
+    /// Its number in the schedule.
+    pub scheduled: u64,
+    pub deliver_at: String,
+    pub deliver_at_ms: Millis,
+    pub accepted_ms: Millis,
+    pub topic: String,
+    pub id: String,
+    pub source: String,
+    pub key: Option<String>,
+    /// Bytes of the event, attributes included.
+    pub bytes: usize,
+}
+
+impl From<&Scheduled> for ScheduledView {
+    fn from(scheduled: &Scheduled) -> Self {
+        let event = &scheduled.event;
+        Self {
+            scheduled: scheduled.at.number,
+            deliver_at: rfc3339(scheduled.at.due_ms),
+            deliver_at_ms: scheduled.at.due_ms,
+            accepted_ms: scheduled.accepted_ms,
+            topic: event.topic.to_string(),
+            id: event.id.clone(),
+            source: event.source.clone(),
+            key: event.key.clone(),
+            bytes: event.bytes(),
+        }
+    }
 }

@@ -144,6 +144,21 @@ impl<'a> Bus<'a> {
         self.imports.now_ms()
     }
 
+    /// The time so long from now, for [`Event::deliver_at_ms`] and [`Event::expires_ms`].
+    ///
+    /// ```
+    /// # use sandpost_sdk::{Bus, Event, Failure};
+    /// # fn remind(bus: &Bus) -> Result<(), Failure> {
+    /// let in_a_day = bus.after(std::time::Duration::from_secs(24 * 3600));
+    /// bus.publish(Event::text("invoice.reminder", "o-1").deliver_at_ms(in_a_day))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn after(&self, delay: std::time::Duration) -> u64 {
+        self.now_ms().saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX))
+    }
+
     /// Writes a line to the bus's log, with the subscription and the message. Lines stay, however the call
     /// ends. Past 64 KiB of one call they are counted and dropped.
     pub fn log(&self, level: Level, text: impl AsRef<str>) {

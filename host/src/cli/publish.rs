@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,6 +15,7 @@ use serde_json::{Map, Value, json};
 use super::client::{Client, segment};
 use super::failure::Failure;
 use super::output::{Output, text};
+use crate::ingress::{DELIVER_AFTER, DELIVER_AT, EXPIRY};
 use crate::limits::{BATCH_MESSAGES_MAX, MIB};
 
 /// What CloudEvents has percent-encoded in a header: all that is not visible ASCII, and `"` and `%`.
@@ -31,6 +33,7 @@ const LINES_BYTES_MAX: usize = 2 * MIB;
 Examples:
   sandpost publish order.placed --key customer-7 --data '{\"order\": 1}'
   sandpost publish image.taken --file cat.png --content-type image/png
+  sandpost publish basket.left --key customer-7 --deliver-after 2h --data '{\"basket\": 9}'
   sandpost publish order.placed --id 4711 --source /shop --attribute traceparent=00-...
   journalctl -f -o json | sandpost publish host.log --lines")]
 pub(super) struct PublishArgs {
@@ -63,6 +66,18 @@ pub(super) struct PublishArgs {
     /// The data's media type
     #[arg(long)]
     content_type: Option<String>,
+    /// Deliver it not before this time (RFC 3339)
+    #[arg(long, value_name = "TIME", conflicts_with = "deliver_after")]
+    deliver_at: Option<String>,
+    /// Deliver it not before so long from now, such as 90s or 2h
+    #[arg(long, value_name = "DURATION")]
+    deliver_after: Option<String>,
+    /// Do not deliver it after this time (RFC 3339); what was not delivered by then counts as expired
+    #[arg(long, value_name = "TIME", conflicts_with = "expires_after")]
+    expires_at: Option<String>,
+    /// Do not deliver it later than so long from now, such as 90s or 2h
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    expires_after: Option<Duration>,
     /// A further attribute; may be given many times
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
     attributes: Vec<(String, String)>,
@@ -94,13 +109,12 @@ pub(super) fn run(args: &PublishArgs, client: &Client, output: &Output) -> Resul
     }
     let accepted = accepted.value()?;
     let member = |name: &str| text(&accepted[name]);
-    output.line(format!(
-        "{} #{} (offset {}, id {})",
-        member("topic"),
-        member("sequence"),
-        member("offset"),
-        member("id")
-    ))
+    let place = match accepted["scheduled"] {
+        Value::Null => format!("#{} (offset {}, id {})", member("sequence"), member("offset"), member("id")),
+        _ => format!("at {} (scheduled {}, id {})", member("deliver_at"), member("scheduled"), member("id")),
+    };
+    let before = if accepted["duplicate"] == true { ", which was there before" } else { "" };
+    output.line(format!("{} {place}{before}", member("topic")))
 }
 
 fn read_stdin() -> Result<Vec<u8>, Failure> {
@@ -130,8 +144,16 @@ impl PublishArgs {
             ("source".to_owned(), self.source.clone()),
             ("type".to_owned(), self.kind.clone().unwrap_or_else(|| self.topic.clone())),
         ];
-        for (name, value) in [("subject", &self.subject), ("partitionkey", &self.key)] {
-            attributes.extend(value.clone().map(|value| (name.to_owned(), value)));
+        let expires_after = self.expires_after.map(|after| (jiff::Timestamp::now() + after).to_string());
+        let optional = [
+            ("subject", self.subject.clone()),
+            ("partitionkey", self.key.clone()),
+            (DELIVER_AT, self.deliver_at.clone()),
+            (DELIVER_AFTER, self.deliver_after.clone()),
+            (EXPIRY, self.expires_at.clone().or(expires_after)),
+        ];
+        for (name, value) in optional {
+            attributes.extend(value.map(|value| (name.to_owned(), value)));
         }
         if !self.attributes.iter().any(|(name, _)| name == "time") {
             attributes.push(("time".to_owned(), jiff::Timestamp::now().to_string()));

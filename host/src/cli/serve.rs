@@ -19,7 +19,7 @@ use crate::serve::serve;
 ///
 /// Each setting is taken from its flag, else from its variable (SANDPOST_ and the flag's name, such as
 /// SANDPOST_MESSAGE_DATA_MAX), else from the settings file (the flag's name with underscores, such as
-/// `log_format`; `message_data_max`, `min_free`, `reserve`, `retain_age` and `retain_bytes` stand in its
+/// `log_format`; `message_data_max`, `dedupe_window`, `min_free`, `reserve`, `retain_age` and `retain_bytes` stand in its
 /// table `[limits]`), else it is the default. Tables `[[topic]]` of the settings file say for the topics that
 /// match their `filter`, the first one that does, what is retained of settled messages (`max_age`,
 /// `max_bytes`), and how many bytes a topic may hold before it takes no further message (`cap`).
@@ -75,6 +75,9 @@ pub(super) struct ServeArgs {
     /// The largest data of one message [default: 1MiB]
     #[arg(long, value_name = "SIZE")]
     message_data_max: Option<String>,
+    /// How long a second event of the same topic, source and id is a duplicate; 0s for never [default: 2m]
+    #[arg(long, value_name = "DURATION")]
+    dedupe_window: Option<String>,
     /// Free space on the data folder's disk below which no message is accepted [default: 64MiB]
     #[arg(long, value_name = "SIZE")]
     min_free: Option<String>,
@@ -106,6 +109,7 @@ impl ServeArgs {
             ("log-format", &self.log_format),
             ("log-filter", &self.log_filter),
             ("message-data-max", &self.message_data_max),
+            ("dedupe-window", &self.dedupe_window),
             ("min-free", &self.min_free),
             ("reserve", &self.reserve),
             ("retain-age", &self.retain_age),

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 /// Resolves settings from flags, variables and the text of a file.
@@ -48,6 +50,7 @@ fn every_setting_can_stand_in_the_file() {
         log_filter = "info,sandpost::dispatch=debug"
         [limits]
         message_data_max = "2MiB"
+        dedupe_window = "10m"
         min_free = "1GiB"
         reserve = 33554432
         retain_age = "30d"
@@ -66,6 +69,7 @@ fn every_setting_can_stand_in_the_file() {
         log_format: LogFormat::Json,
         log_filter: "info,sandpost::dispatch=debug".to_owned(),
         message_data_bytes_max: 2 << 20,
+        dedupe_window: Duration::from_secs(600),
         free_bytes_min: 1 << 30,
         reserve_bytes: 32 << 20,
         retention: Rules {

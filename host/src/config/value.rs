@@ -2,7 +2,9 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use toml::Value;
 use tracing_subscriber::EnvFilter;
@@ -96,6 +98,19 @@ impl Reader<'_> {
             };
             (min..=max).contains(&bytes).then_some(bytes)
         })
+    }
+
+    pub(super) fn duration(
+        &self,
+        setting: &'static Setting,
+        default: Duration,
+        allowed: RangeInclusive<Duration>,
+    ) -> Result<Duration, ConfigError> {
+        let understand = |value: &Value| {
+            let duration = humantime::parse_duration(value.as_str()?).ok()?;
+            allowed.contains(&duration).then_some(duration)
+        };
+        Ok(self.read(setting, default, understand)?.0)
     }
 
     pub(super) fn number(

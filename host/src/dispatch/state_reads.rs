@@ -95,6 +95,8 @@ mod tests {
     struct Deaf;
 
     impl Listener for Deaf {
+        fn rescheduled(&self) {}
+
         fn synced(&self, _txn: TxnNumber, _messages: &[SharedMessage]) {}
         fn failed(&self, _failure: LogFailure) {}
     }

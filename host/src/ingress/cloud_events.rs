@@ -23,13 +23,23 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::limits::{KEY_BYTES_MAX, MESSAGE_ATTRIBUTES_MAX};
-use crate::message::Event;
+use crate::message::{Event, Millis};
 use crate::topic::TopicName;
 
-pub(crate) use encode::{Encoded, encode};
+pub(crate) use encode::{Encoded, EncodedEvent, encode};
 
-/// The header that gives a plain body its key. Events carry theirs as `partitionkey`.
-pub(crate) const KEY_HEADER: &str = "sandpost-key";
+/// Headers that give a plain body what events carry as an attribute.
+pub(crate) const PLAIN_HEADERS: [(&str, &str); 4] = [
+    ("sandpost-key", "partitionkey"),
+    ("sandpost-deliver-at", DELIVER_AT),
+    ("sandpost-deliver-after", DELIVER_AFTER),
+    ("sandpost-expires-at", EXPIRY),
+];
+/// The attributes that say when an event is delivered. The bus follows them and does not store them.
+pub(crate) const DELIVER_AT: &str = "deliverat";
+pub(crate) const DELIVER_AFTER: &str = "deliverafter";
+/// The attribute after whose time an event is not delivered any more.
+pub(crate) const EXPIRY: &str = "expirytime";
 /// The `source` of a message that was published as a plain body.
 pub(crate) const PLAIN_SOURCE: &str = "/http";
 /// The longest attribute name. CloudEvents recommends 20 characters; some extensions have more.
@@ -68,26 +78,29 @@ pub(crate) struct Fill {
     pub(crate) time: String,
 }
 
-/// The events of a request, in its order. One event, except in batched mode.
+/// The events of a request, in its order. One event, except in batched mode. `now_ms` is what times that are
+/// relative count from.
 pub(crate) fn decode(
     mode: Mode,
     topic: &TopicName,
     headers: &HeaderMap,
     body: &Bytes,
+    now_ms: Millis,
     fill: impl FnOnce() -> Fill,
 ) -> Result<Vec<Event>, DecodeError> {
     let one = |event: Result<Event, EventError>| match event {
         Ok(event) => Ok(vec![event]),
         Err(error) => Err(DecodeError { index: None, error }),
     };
-    if mode != Mode::Plain && headers.contains_key(KEY_HEADER) {
-        return one(Err(EventError::StrayKey));
+    let stray = PLAIN_HEADERS.into_iter().find(|(header, _)| mode != Mode::Plain && headers.contains_key(*header));
+    if let Some((header, attribute)) = stray {
+        return one(Err(EventError::StrayHeader { header, attribute }));
     }
     match mode {
-        Mode::Batched => structured::decode_batch(topic, headers, body),
-        Mode::Structured => one(structured::decode(topic, headers, body)),
-        Mode::Binary => one(binary::decode(topic, headers, body)),
-        Mode::Plain => one(binary::decode_plain(topic, headers, body, fill)),
+        Mode::Batched => structured::decode_batch(topic, headers, body, now_ms),
+        Mode::Structured => one(structured::decode(topic, headers, body, now_ms)),
+        Mode::Binary => one(binary::decode(topic, headers, body, now_ms)),
+        Mode::Plain => one(binary::decode_plain(topic, headers, body, now_ms, fill)),
     }
 }
 
@@ -131,8 +144,14 @@ pub(crate) enum EventError {
     Repeated { attribute: String },
     #[error("the attribute `{attribute}` holds the control character {character:?}")]
     Character { attribute: String, character: char },
-    #[error("`time` is `{found}`, which is no RFC 3339 time such as 2026-01-31T09:30:00Z")]
-    Time { found: String },
+    #[error("`{attribute}` is `{found}`, which is no RFC 3339 time such as 2026-01-31T09:30:00Z")]
+    Time { attribute: String, found: String },
+    #[error("`{attribute}` is `{found}`; it must be {allowed}")]
+    DeliverTime { attribute: &'static str, found: String, allowed: &'static str },
+    #[error("the event has both `deliverat` and `deliverafter`")]
+    DeliverTwice,
+    #[error("the event is to be delivered more than {days} days ahead")]
+    DeliverTooLate { days: u64 },
     #[error("`partitionkey` has {bytes} bytes; at most {KEY_BYTES_MAX} are accepted")]
     KeyTooLong { bytes: usize },
     #[error("the event has {attributes} attributes; at most {MESSAGE_ATTRIBUTES_MAX} are accepted")]
@@ -155,8 +174,8 @@ pub(crate) enum EventError {
     Format { found: String },
     #[error("there is a `{header}` header, but no `ce-specversion`: is this a CloudEvent or a plain body?")]
     StrayAttribute { header: String },
-    #[error("`{KEY_HEADER}` is the key of a plain body; an event carries its key as `partitionkey`")]
-    StrayKey,
+    #[error("the header `{header}` is for plain bodies; an event has the attribute `{attribute}` for it")]
+    StrayHeader { header: &'static str, attribute: &'static str },
 }
 
 impl EventError {
@@ -170,7 +189,14 @@ impl EventError {
             Self::Character { attribute, character } => {
                 json!({ "attribute": attribute, "found": format!("U+{:04X}", u32::from(*character)) })
             }
-            Self::Time { found } => json!({ "attribute": "time", "found": found, "allowed": "RFC 3339" }),
+            Self::Time { attribute, found } => {
+                json!({ "attribute": attribute, "found": found, "allowed": "RFC 3339" })
+            }
+            Self::DeliverTime { attribute, found, allowed } => {
+                json!({ "attribute": attribute, "found": found, "allowed": allowed })
+            }
+            Self::DeliverTwice => json!({ "attribute": "deliverafter" }),
+            Self::DeliverTooLate { days } => json!({ "days_max": days }),
             Self::KeyTooLong { bytes } => {
                 json!({ "attribute": "partitionkey", "bytes": bytes, "bytes_max": KEY_BYTES_MAX })
             }
@@ -186,7 +212,7 @@ impl EventError {
             Self::Format { found } => json!({ "found": found, "allowed": ["application/cloudevents+json",
                 "application/cloudevents-batch+json"] }),
             Self::StrayAttribute { header } => json!({ "header": header }),
-            Self::StrayKey => json!({ "header": KEY_HEADER }),
+            Self::StrayHeader { header, attribute } => json!({ "header": header, "attribute": attribute }),
         };
         match facts {
             Value::Object(facts) => facts,

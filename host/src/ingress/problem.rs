@@ -60,6 +60,8 @@ kinds! {
         "`GET /subscriptions` lists those there are.";
     UNKNOWN_DEAD_LETTER = "unknown-dead-letter", NOT_FOUND, "There is no such dead letter",
         "It may have been redriven or dropped; `GET /dead-letters` lists those there are.";
+    UNKNOWN_SCHEDULED = "unknown-scheduled", NOT_FOUND, "There is no such scheduled message",
+        "It may have become due or been cancelled; `GET /scheduled` lists those there are.";
     WRONG_METHOD = "wrong-method", METHOD_NOT_ALLOWED, "The path does not answer this method",
         "Use one of the methods that the `Allow` header lists.";
     TOO_SLOW = "slow-body", REQUEST_TIMEOUT, "The body did not arrive in time",
@@ -67,7 +69,7 @@ kinds! {
     STILL_DECLARED = "still-declared", CONFLICT, "An active manifest declares the subscription",
         "Remove the subscription from the manifest, or the consumer's files, and then remove it here.";
     TOO_LARGE = "too-large", PAYLOAD_TOO_LARGE, "A message is larger than the bus accepts",
-        "Put the data into an object store and publish its address as the attribute `dataref`.";
+        "Put the data where consumers can fetch it, such as an object store, and publish its address as the attribute `dataref` (the header `ce-dataref`), with no data.";
     BATCH_TOO_LARGE = "batch-too-large", PAYLOAD_TOO_LARGE, "A batch is larger than the bus accepts",
         "Publish the messages in several batches.";
     ATTRIBUTES_TOO_LARGE = "attributes-too-large", PAYLOAD_TOO_LARGE, "A message's attributes are larger than accepted",
@@ -219,6 +221,9 @@ impl From<BusError> for Problem {
             BusError::StillDeclared { subscription, manifest } => {
                 Self::new(&STILL_DECLARED, &error).facts(json!({ "subscription": subscription, "manifest": manifest }))
             }
+            BusError::UnknownScheduled { number } => {
+                Self::new(&UNKNOWN_SCHEDULED, &error).facts(json!({ "scheduled": number }))
+            }
             BusError::Read(error) => error.clone().into(),
             BusError::Stopping => Self::new(&STOPPING, &error),
         }
@@ -341,6 +346,7 @@ mod tests {
                 "still-declared",
             ),
             (BusError::Read(damaged.clone()), 500, "log-damaged"),
+            (BusError::UnknownScheduled { number: 4 }, 404, "unknown-scheduled"),
             (BusError::Stopping, 503, "stopping"),
         ];
         for (error, status, slug) in table {

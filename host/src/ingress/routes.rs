@@ -1,5 +1,7 @@
 //! The table of paths: what each one takes and answers.
 
+mod scheduled;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -25,7 +27,8 @@ use super::problem::{self, Problem};
 use super::{IngressSettings, tail};
 use crate::bus::{Bus, BusError, DeadLetterFilter};
 use crate::limits::{BATCH_BYTES_MAX, KIB, MESSAGE_ATTRIBUTES_BYTES_MAX};
-use crate::message::{Message, Offset, Sequence, SharedMessage};
+use crate::message::{Message, Millis, Offset, Sequence, SharedMessage};
+use crate::publish::{Accepted, AcceptedPlace};
 use crate::topic::{TopicFilter, TopicName};
 use crate::view::{DeadLetterView, PluginView, SubscriptionView, TopicView};
 
@@ -70,6 +73,7 @@ pub(super) fn router(bus: Bus, address: SocketAddr, settings: &IngressSettings, 
         .route("/dead-letters", get(dead_letters))
         .route("/dead-letters/redrive", post(redrive))
         .route("/dead-letters/{id}", get(dead_letter).delete(drop_dead_letter))
+        .merge(scheduled::routes())
         .route("/plugins", get(plugins))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -81,8 +85,9 @@ pub(super) fn router(bus: Bus, address: SocketAddr, settings: &IngressSettings, 
         .with_state(edge)
 }
 
-/// `POST /topics/{topic}`: 201 with where the message stands, once it is synced. A batch is accepted or
-/// refused as one, and answers an array.
+/// `POST /topics/{topic}`: 201 with where the message stands, once it is synced; 202 where it waits for its
+/// time; 200 where it came before. A batch is accepted or refused as one, and answers an array; its status is
+/// 201 where any message of it was stored, else 202 where any waits.
 async fn publish(
     State(edge): State<Edge>,
     PathText(topic): PathText,
@@ -98,15 +103,31 @@ async fn publish(
         }
         error => error.into(),
     })?;
-    let events = cloud_events::decode(mode, &topic, &headers, &body.bytes, fill)?;
+    let events = cloud_events::decode(mode, &topic, &headers, &body.bytes, now_ms(), fill)?;
     if events.is_empty() {
         return Ok(Json(json!([])).into_response());
     }
     let mut accepted = edge.bus.publish(events).await?;
+    let status = accepted_status(&accepted);
     Ok(match mode {
-        Mode::Batched => (StatusCode::CREATED, Json(accepted)).into_response(),
-        _ => (StatusCode::CREATED, Json(accepted.remove(0))).into_response(),
+        Mode::Batched => (status, Json(accepted)).into_response(),
+        _ => (status, Json(accepted.remove(0))).into_response(),
     })
+}
+
+fn accepted_status(accepted: &[Accepted]) -> StatusCode {
+    let any = |wanted: fn(&Accepted) -> bool| accepted.iter().any(wanted);
+    if any(|one| !one.duplicate && matches!(one.place, AcceptedPlace::Message { .. })) {
+        StatusCode::CREATED
+    } else if any(|one| matches!(one.place, AcceptedPlace::Scheduled { .. })) {
+        StatusCode::ACCEPTED
+    } else {
+        StatusCode::OK
+    }
+}
+
+fn now_ms() -> Millis {
+    Millis::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)
 }
 
 fn fill() -> Fill {

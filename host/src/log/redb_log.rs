@@ -19,6 +19,7 @@ mod reader;
 mod recent;
 mod removing;
 mod rows;
+mod scheduled;
 mod space;
 mod survey;
 mod tables;
@@ -28,6 +29,7 @@ mod writer;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -38,8 +40,8 @@ use super::disk::{DiskState, FolderError};
 use super::removal::{Reach, Standing, Stretch};
 use super::{
     Batch, CommitError, DeadLetter, HeldAt, HeldRow, Listener, Loaded, LoadedSubscription, Log, LogFailure, LogFigures,
-    ReadBounds, ReadError, ReadPin, RetryRow, Selection, Sequenced, StateEntries, SubscriptionId, SyncWaiter, TopicCap,
-    TopicInfo, Txn, TxnNumber,
+    ReadBounds, ReadError, ReadPin, RetryRow, Scheduled, ScheduledAt, Selection, Sequenced, StateEntries,
+    SubscriptionId, SyncWaiter, TopicCap, TopicInfo, Txn, TxnNumber,
 };
 use crate::limits;
 use crate::message::{Millis, Offset, Sequence, SharedMessage, TopicId};
@@ -71,6 +73,8 @@ pub struct OpenOptions {
     pub compact_bytes_min: u64,
     /// Bytes that topics may hold before they refuse messages.
     pub topic_caps: Vec<TopicCap>,
+    /// How long a second event of the same topic, source and id is a duplicate; zero for never.
+    pub dedupe_window: Duration,
     /// Starts although the disk failed on this boot, with what can be read now.
     pub accept_unsynced: bool,
 }
@@ -86,6 +90,7 @@ impl OpenOptions {
             unsynced_bytes_max: limits::UNSYNCED_BYTES_MAX,
             compact_bytes_min: limits::COMPACT_BYTES_MIN,
             topic_caps: Vec::new(),
+            dedupe_window: limits::DEDUPE_WINDOW_DEFAULT,
             accept_unsynced: false,
         }
     }
@@ -265,6 +270,19 @@ impl Log for RedbLog {
 
     fn offset_at(&self, time_ms: Millis) -> Result<Offset, ReadError> {
         self.inner.offset_at(time_ms)
+    }
+
+    fn scheduled(
+        &self,
+        after: Option<ScheduledAt>,
+        until_ms: Option<Millis>,
+        bounds: ReadBounds,
+    ) -> Result<Vec<Scheduled>, ReadError> {
+        self.inner.scheduled(after, until_ms, bounds)
+    }
+
+    fn scheduled_at(&self, number: u64) -> Result<Option<Scheduled>, ReadError> {
+        self.inner.scheduled_at(number)
     }
 
     fn end(&self) -> Offset {

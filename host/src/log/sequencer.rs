@@ -5,6 +5,7 @@
 //! synced, so that later reads see it; and gathers the next group for the writer. A refused transaction
 //! changes nothing: everything is checked first, and then applied without a way to fail.
 
+mod dedupe;
 mod group;
 mod overlay;
 mod recent_writes;
@@ -16,13 +17,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use dedupe::Dedupe;
+pub(crate) use dedupe::{DedupeBounds, Known, NameHash};
 pub(crate) use group::{AccountState, Group, SubscriptionChange};
 use overlay::{Rows, StateOverlay};
 use recent_writes::RecentWrites;
 
 use super::{
-    Change, CommitError, Counts, HeldAt, HeldRow, Placed, PluginRecord, Removal, RetryRow, Sequenced, Settlement,
-    StateRead, SubscriptionId, SubscriptionRecord, SyncWaiter, TopicCap, TopicInfo, Txn, TxnNumber,
+    Change, CommitError, Counts, HeldAt, HeldRow, Place, Placed, PluginRecord, Release, Removal, RetryRow, Scheduled,
+    ScheduledAt, Sequenced, Settlement, StateRead, SubscriptionId, SubscriptionRecord, SyncWaiter, TopicCap, TopicInfo,
+    Txn, TxnNumber,
 };
 use crate::message::{Event, Message, Millis, Offset, SharedMessage, TopicId};
 use crate::topic::TopicName;
@@ -35,9 +39,13 @@ use super::position;
 pub(crate) struct Recovered {
     pub next_offset: Offset,
     pub next_subscription: u32,
+    /// The number of the next message that has to wait for its time.
+    pub next_scheduled: u64,
     /// By id, without gaps.
     pub topics: Vec<TopicInfo>,
     pub subscriptions: Vec<(SubscriptionId, String, SubscriptionRecord, Position, Counts)>,
+    /// The newest events that their producers named.
+    pub known: Vec<Known>,
 }
 
 /// Bounds of what may gather, in bytes.
@@ -49,6 +57,7 @@ pub(crate) struct SequencerBounds {
     /// A group is closed when it would grow past this, so that one commit stays short.
     pub group_bytes_max: usize,
     pub topic_caps: Vec<TopicCap>,
+    pub dedupe: DedupeBounds,
 }
 
 /// A transaction weighs at least this much, so that many small ones are bounded too.
@@ -59,6 +68,8 @@ pub(crate) struct Sequencer {
     last_txn: TxnNumber,
     next_offset: Offset,
     next_subscription: u32,
+    next_scheduled: u64,
+    dedupe: Dedupe,
     topics: Vec<Topic>,
     topic_ids: HashMap<Arc<str>, TopicId>,
     accounts: HashMap<SubscriptionId, Account>,
@@ -103,6 +114,7 @@ struct Account {
 
 impl Sequencer {
     pub(crate) fn new(recovered: Recovered, bounds: SequencerBounds) -> Self {
+        let dedupe = Dedupe::new(bounds.dedupe, recovered.known);
         let mut names = HashMap::new();
         let mut accounts = HashMap::new();
         for (id, name, record, position, counts) in recovered.subscriptions {
@@ -115,6 +127,8 @@ impl Sequencer {
             last_txn: 0,
             next_offset: recovered.next_offset,
             next_subscription: recovered.next_subscription,
+            next_scheduled: recovered.next_scheduled,
+            dedupe,
             topics: Vec::new(),
             topic_ids,
             accounts,
@@ -151,7 +165,7 @@ impl Sequencer {
 
     fn check_room(&self, txn: &Txn, bytes: usize) -> Result<(), CommitError> {
         // A settlement alone always finds room: it ends work, and what it records is small.
-        if txn.appends.is_empty() && txn.writes.is_empty() {
+        if txn.appends.is_empty() && txn.writes.is_empty() && txn.releases.is_empty() {
             return Ok(());
         }
         let bound = self.bounds.unsynced_bytes_max.saturating_mul(if txn.outside { 1 } else { 2 });
@@ -281,7 +295,10 @@ impl Sequencer {
         self.gathering.urgent |=
             on_synced.is_some() || !txn.appends.is_empty() || !txn.writes.is_empty() || !txn.changes.is_empty();
 
-        let placed = txn.appends.into_iter().map(|event| self.append(event, txn.now_ms)).collect();
+        let placed = txn.appends.into_iter().map(|event| self.place(event, txn.now_ms)).collect();
+        for release in txn.releases {
+            self.release(release, txn.now_ms);
+        }
         for write in txn.writes {
             let key: Arc<str> = write.key.into();
             self.recent_writes.record(number, &write.consumer, &key);
@@ -299,7 +316,49 @@ impl Sequencer {
         Sequenced { txn: number, placed, created }
     }
 
-    fn append(&mut self, mut event: Event, now_ms: Millis) -> Placed {
+    /// Finds the place of an event: the one of an earlier event of its name, one in the schedule, or the next
+    /// one of its topic.
+    fn place(&mut self, mut event: Event, now_ms: Millis) -> Placed {
+        let name = (event.named && self.dedupe.is_on()).then(|| NameHash::of(&event));
+        if let Some(place) = name.and_then(|name| self.dedupe.find(name, now_ms)) {
+            return Placed { place, duplicate: true };
+        }
+        let place = match event.deliver_at_ms.take().filter(|due_ms| *due_ms > now_ms) {
+            Some(due_ms) => self.schedule(event, due_ms, now_ms),
+            None => self.append(event, now_ms),
+        };
+        if let Some(name) = name {
+            self.dedupe.record(name, place, now_ms);
+        }
+        Placed { place, duplicate: false }
+    }
+
+    fn schedule(&mut self, event: Event, due_ms: Millis, now_ms: Millis) -> Place {
+        let at = ScheduledAt { due_ms, number: self.next_scheduled };
+        self.next_scheduled += 1;
+        self.gathering.scheduled.push(Scheduled { at, accepted_ms: now_ms, event });
+        Place::Scheduled(at)
+    }
+
+    fn release(&mut self, release: Release, now_ms: Millis) {
+        let (scheduled, is_due) = match release {
+            Release::Due(scheduled) => (scheduled, true),
+            Release::Cancelled(scheduled) => (scheduled, false),
+        };
+        self.gathering.released.push(scheduled.at);
+        let event = scheduled.event;
+        let name = (event.named && self.dedupe.is_on()).then(|| NameHash::of(&event));
+        if is_due {
+            let place = self.append(event, now_ms);
+            if let Some(name) = name {
+                self.dedupe.record(name, place, now_ms);
+            }
+        } else if let Some(name) = name {
+            self.dedupe.forget(name);
+        }
+    }
+
+    fn append(&mut self, mut event: Event, now_ms: Millis) -> Place {
         let id = match self.topic_ids.get(event.topic.as_str()) {
             Some(id) => *id,
             None => self.create_topic(event.topic.clone(), now_ms),
@@ -317,7 +376,7 @@ impl Sequencer {
         let sequence = topic.info.last_sequence;
         let message = Message { offset, sequence, topic_id: id, accepted_ms: now_ms, event };
         self.gathering.messages.push(Arc::new(message));
-        Placed { topic: id, offset, sequence }
+        Place::Message { offset, sequence }
     }
 
     fn create_topic(&mut self, name: TopicName, created_ms: Millis) -> TopicId {
@@ -443,6 +502,7 @@ impl Sequencer {
             }
         }
         group.next_subscription = self.next_subscription;
+        group.next_scheduled = self.next_scheduled;
         self.group_number += 1;
         self.closed.push_back(group);
     }
@@ -502,6 +562,11 @@ impl Sequencer {
         self.last_txn
     }
 
+    /// How far back names are known, in milliseconds, and how many duplicates came since the start.
+    pub(crate) fn dedupe_figures(&self) -> (Millis, u64) {
+        (self.dedupe.window_ms(), self.dedupe.duplicates())
+    }
+
     pub(crate) fn unsynced_bytes(&self) -> usize {
         self.unsynced_bytes
     }
@@ -551,7 +616,11 @@ pub(crate) enum Demand {
 
 /// Bytes that a transaction occupies until it is synced, closely enough for bounds.
 fn txn_bytes(txn: &Txn) -> usize {
-    let appends: usize = txn.appends.iter().map(|event| event.bytes() + size_of::<Message>()).sum();
+    let released = txn.releases.iter().filter_map(|release| match release {
+        Release::Due(scheduled) => Some(&scheduled.event),
+        Release::Cancelled(_) => None,
+    });
+    let appends: usize = txn.appends.iter().chain(released).map(|event| event.bytes() + size_of::<Message>()).sum();
     let writes: usize =
         txn.writes.iter().map(|write| TXN_BYTES + write.key.len() + write.value.as_ref().map_or(0, Bytes::len)).sum();
     let settlements: usize = txn.settlements.iter().map(settlement_bytes).sum();

@@ -100,14 +100,17 @@ impl Parts<'_> {
                 "the manifest does not grant publishing to `{topic}`; add it to `publish` under [grants]"
             )));
         }
-        if self.deliver_at_ms.is_some() {
-            return Err(PublishRefusal::Invalid(
-                "`deliver-at-ms` is given, and this bus does not deliver at a later time yet".to_owned(),
-            ));
+        let latest_ms = call.now_ms.saturating_add(limits::DELIVER_LATER_MAX.as_millis() as u64);
+        if let Some(deliver_at_ms) = self.deliver_at_ms.filter(|deliver_at_ms| *deliver_at_ms > latest_ms) {
+            return Err(PublishRefusal::Invalid(format!(
+                "`deliver-at-ms` is {deliver_at_ms}, which is more than {} days ahead",
+                limits::DELIVER_LATER_MAX.as_secs() / (24 * 3600)
+            )));
         }
         self.check_sizes(call.message_data_bytes_max)?;
 
         let number = call.publishes.len() + 1;
+        let named = self.id.is_some();
         let mut event = Event {
             topic,
             id: match self.id {
@@ -122,6 +125,8 @@ impl Parts<'_> {
             attributes: Vec::with_capacity(self.attributes.len() + 2),
             data: Bytes::new(),
             hops: call.hops.saturating_add(1),
+            named,
+            deliver_at_ms: self.deliver_at_ms,
         };
         if let Some(key) = event.key.as_ref().filter(|key| key.len() > limits::KEY_BYTES_MAX) {
             let (bytes, bytes_max) = (key.len(), limits::KEY_BYTES_MAX);
@@ -304,6 +309,15 @@ mod tests {
         for (parts, reason) in table {
             assert_eq!(event(parts), Err(PublishRefusal::Invalid(reason.to_owned())));
         }
+    }
+
+    #[test]
+    fn an_event_is_named_by_its_id_and_delivered_when_it_says() {
+        let later = tests::call().now_ms + 5_000;
+        let named = event(Parts { id: Some("mine".into()), deliver_at_ms: Some(later), ..parts() }).unwrap();
+        assert_eq!((named.named, named.deliver_at_ms), (true, Some(later)));
+        let unnamed = event(parts()).unwrap();
+        assert_eq!((unnamed.named, unnamed.deliver_at_ms), (false, None));
     }
 
     #[test]

@@ -102,6 +102,8 @@ fn message(script: &[(u8, &str)]) -> Message {
         attributes: vec![("time".to_owned(), "2026-01-01T00:00:00Z".to_owned())],
         data: data.into(),
         hops: 3,
+        named: true,
+        deliver_at_ms: None,
     };
     Message { offset: 16, sequence: 17, topic_id: TopicId(1), accepted_ms: 1_000, event }
 }
@@ -415,6 +417,8 @@ fn a_publish_is_staged_with_what_the_bus_adds() {
             attributes: vec![("time".to_owned(), "1970-01-01T00:00:02Z".to_owned())],
             data: Bytes::from_static(b"out.a"),
             hops: 4,
+            named: false,
+            deliver_at_ms: None,
         }
     );
     assert_eq!(second.id, "abc123-2");
@@ -427,7 +431,7 @@ fn a_publish_is_refused_with_its_reason() {
     assert!(bench.told(&[(b'p', "other.a")]).starts_with("0:the manifest does not grant publishing to `other.a`"));
     assert!(bench.told(&[(b'p', "$lag.a")]).starts_with("1:topic `$lag.a`: "));
     assert!(bench.told(&[(b'p', "out..a")]).starts_with("1:topic `out..a`: "));
-    assert!(bench.told(&[(b'D', ""), (b'p', "out.a")]).contains("does not deliver at a later time yet"));
+    assert!(bench.told(&[(b'D', ""), (b'p', "out.a")]).contains("which is more than 366 days ahead"));
     assert_eq!(bench.told(&[(b'P', "out.a")]), "3:one call publishes at most 1000 events");
     let script = [(b'p', "out.a"), (b'J', "")];
     let called = bench.call(&bench.program(), &mut None, &script, PATIENCE, state(&[]), 4).unwrap();

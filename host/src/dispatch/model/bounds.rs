@@ -58,6 +58,8 @@ impl Prompt {
                 attributes: Vec::new(),
                 data: Bytes::new(),
                 hops: 0,
+                named: false,
+                deliver_at_ms: None,
             };
             self.journal.append(event, self.now_ms);
         }

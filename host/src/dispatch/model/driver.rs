@@ -203,6 +203,8 @@ impl World {
             attributes: expires_ms.map(expiry).into_iter().collect(),
             data: Bytes::from(vec![0; bytes]),
             hops: 0,
+            named: false,
+            deliver_at_ms: None,
         };
         self.journal.append(event, self.now_ms);
     }

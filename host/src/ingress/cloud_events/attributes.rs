@@ -1,10 +1,12 @@
 //! The attributes of one event, gathered one by one and checked by the rules that all modes share.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
-use super::{EventError, NAME_BYTES_MAX};
-use crate::limits::{KEY_BYTES_MAX, MESSAGE_ATTRIBUTES_MAX};
-use crate::message::Event;
+use super::{DELIVER_AFTER, DELIVER_AT, EXPIRY, EventError, NAME_BYTES_MAX};
+use crate::limits::{DELIVER_LATER_MAX, KEY_BYTES_MAX, MESSAGE_ATTRIBUTES_MAX};
+use crate::message::{Event, Millis};
 use crate::topic::TopicName;
 
 /// Attributes met so far.
@@ -18,6 +20,8 @@ pub(super) struct Attributes {
     key: Option<String>,
     content_type: Option<String>,
     others: Vec<(String, String)>,
+    deliver_at_ms: Option<Millis>,
+    deliver_after: Option<Duration>,
     count: usize,
 }
 
@@ -30,6 +34,9 @@ impl Attributes {
         self.count += 1;
         if self.count > MESSAGE_ATTRIBUTES_MAX {
             return Err(EventError::TooManyAttributes { attributes: self.count });
+        }
+        if name == DELIVER_AT || name == DELIVER_AFTER {
+            return self.set_delivery(name, value);
         }
         let slot = match name {
             "specversion" => &mut self.spec_version,
@@ -58,21 +65,59 @@ impl Attributes {
         if self.others.iter().any(|(other, _)| other == name) {
             return Err(EventError::Repeated { attribute: name.to_owned() });
         }
-        if value.is_empty() && matches!(name, "time" | "dataschema") {
+        if value.is_empty() && matches!(name, "time" | "dataschema" | EXPIRY) {
             return Err(EventError::Empty { attribute: name.to_owned() });
         }
-        if name == "time" && !is_rfc3339(&value) {
-            return Err(EventError::Time { found: value });
+        if (name == "time" || name == EXPIRY) && !is_rfc3339(&value) {
+            return Err(EventError::Time { attribute: name.to_owned(), found: value });
         }
         self.others.push((name.to_owned(), value));
         Ok(())
+    }
+
+    fn set_delivery(&mut self, name: &str, value: String) -> Result<(), EventError> {
+        let is_time = name == DELIVER_AT;
+        let is_set = if is_time { self.deliver_at_ms.is_some() } else { self.deliver_after.is_some() };
+        if is_set {
+            return Err(EventError::Repeated { attribute: name.to_owned() });
+        }
+        if is_time {
+            let time = is_rfc3339(&value).then(|| value.parse::<jiff::Timestamp>().ok()).flatten();
+            let Some(time) = time else {
+                let allowed = "an RFC 3339 time such as 2026-01-31T09:30:00Z";
+                return Err(EventError::DeliverTime { attribute: DELIVER_AT, found: value, allowed });
+            };
+            // A time before 1970 is past, as any other time before now.
+            self.deliver_at_ms = Some(Millis::try_from(time.as_millisecond()).unwrap_or(0));
+        } else {
+            let Ok(after) = humantime::parse_duration(&value) else {
+                let allowed = "a duration with its unit, such as 90s or 2h";
+                return Err(EventError::DeliverTime { attribute: DELIVER_AFTER, found: value, allowed });
+            };
+            self.deliver_after = Some(after);
+        }
+        Ok(())
+    }
+
+    /// When the event is to be delivered, if not at once.
+    fn deliver_at_ms(&self, now_ms: Millis) -> Result<Option<Millis>, EventError> {
+        let millis = |duration: Duration| Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX);
+        let at_ms = match (self.deliver_at_ms, self.deliver_after) {
+            (Some(_), Some(_)) => return Err(EventError::DeliverTwice),
+            (at_ms, after) => at_ms.or(after.map(|after| now_ms.saturating_add(millis(after)))),
+        };
+        if at_ms.is_some_and(|at_ms| at_ms > now_ms.saturating_add(millis(DELIVER_LATER_MAX))) {
+            return Err(EventError::DeliverTooLate { days: DELIVER_LATER_MAX.as_secs() / (24 * 3600) });
+        }
+        Ok(at_ms.filter(|at_ms| *at_ms > now_ms))
     }
 
     pub(super) fn content_type(&self) -> Option<&str> {
         self.content_type.as_deref()
     }
 
-    pub(super) fn finish(self, topic: &TopicName, data: Bytes) -> Result<Event, EventError> {
+    pub(super) fn finish(self, topic: &TopicName, data: Bytes, now_ms: Millis) -> Result<Event, EventError> {
+        let deliver_at_ms = self.deliver_at_ms(now_ms)?;
         let required = |value: Option<String>, attribute| value.ok_or(EventError::Missing { attribute });
         let version = required(self.spec_version, "specversion")?;
         if version != "1.0" {
@@ -89,6 +134,8 @@ impl Attributes {
             attributes: self.others,
             data,
             hops: 0,
+            named: true,
+            deliver_at_ms,
         })
     }
 }

@@ -8,13 +8,18 @@ use bytes::Bytes;
 use percent_encoding::percent_decode;
 
 use super::attributes::Attributes;
-use super::{EventError, Fill, KEY_HEADER, PLAIN_SOURCE};
-use crate::message::Event;
+use super::{EventError, Fill, PLAIN_HEADERS, PLAIN_SOURCE};
+use crate::message::{Event, Millis};
 use crate::topic::TopicName;
 
 const PREFIX: &str = "ce-";
 
-pub(super) fn decode(topic: &TopicName, headers: &HeaderMap, body: &Bytes) -> Result<Event, EventError> {
+pub(super) fn decode(
+    topic: &TopicName,
+    headers: &HeaderMap,
+    body: &Bytes,
+    now_ms: Millis,
+) -> Result<Event, EventError> {
     let mut attributes = Attributes::default();
     set_content_type(&mut attributes, headers)?;
     for (name, value) in headers {
@@ -24,7 +29,7 @@ pub(super) fn decode(topic: &TopicName, headers: &HeaderMap, body: &Bytes) -> Re
         }
         attributes.set(name, text(value.as_bytes()))?;
     }
-    attributes.finish(topic, body.clone())
+    attributes.finish(topic, body.clone(), now_ms)
 }
 
 /// A body that is no CloudEvent. The bus names it, and its `type` is the topic.
@@ -32,6 +37,7 @@ pub(super) fn decode_plain(
     topic: &TopicName,
     headers: &HeaderMap,
     body: &Bytes,
+    now_ms: Millis,
     fill: impl FnOnce() -> Fill,
 ) -> Result<Event, EventError> {
     // Somebody who sends `ce-id` means an event; to drop it in silence would lose their `id`.
@@ -40,8 +46,10 @@ pub(super) fn decode_plain(
     }
     let mut attributes = Attributes::default();
     set_content_type(&mut attributes, headers)?;
-    for key in headers.get_all(KEY_HEADER) {
-        attributes.set("partitionkey", text(key.as_bytes()))?;
+    for (header, attribute) in PLAIN_HEADERS {
+        for value in headers.get_all(header) {
+            attributes.set(attribute, text(value.as_bytes()))?;
+        }
     }
     let Fill { id, time } = fill();
     attributes.set("specversion", "1.0".to_owned())?;
@@ -49,7 +57,8 @@ pub(super) fn decode_plain(
     attributes.set("source", PLAIN_SOURCE.to_owned())?;
     attributes.set("type", topic.to_string())?;
     attributes.set("time", time)?;
-    attributes.finish(topic, body.clone())
+    // The bus named it, so it comes once.
+    Ok(Event { named: false, ..attributes.finish(topic, body.clone(), now_ms)? })
 }
 
 /// An empty `Content-Type` says nothing, and counts as none.
@@ -63,9 +72,23 @@ fn set_content_type(attributes: &mut Attributes, headers: &HeaderMap) -> Result<
     Ok(())
 }
 
-/// A header's value as text: percent-decoded once, where a `%` without two hexadecimal digits is itself.
+/// A header's value as text: percent-decoded once, where a `%` without two hexadecimal digits is itself. One
+/// that stands in double quotes is taken out of them first, as the binding asks of receivers.
 pub(super) fn text(value: &[u8]) -> String {
-    utf8_or_latin1(percent_decode(value).into())
+    match value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")) {
+        Some(quoted) => utf8_or_latin1(percent_decode(&unescaped(quoted)).collect::<Vec<u8>>().into()),
+        None => utf8_or_latin1(percent_decode(value).into()),
+    }
+}
+
+/// What stands in a quoted string: a backslash stands before what is meant as itself.
+fn unescaped(quoted: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(quoted.len());
+    let mut bytes = quoted.iter().copied();
+    while let Some(byte) = bytes.next() {
+        plain.push(if byte == b'\\' { bytes.next().unwrap_or(byte) } else { byte });
+    }
+    plain
 }
 
 /// Some clients send Latin-1 as it is; what is no UTF-8 is taken for that.

@@ -6,8 +6,8 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::is_json;
-use crate::message::Message;
+use super::{DELIVER_AT, is_json};
+use crate::message::{Event, Message, rfc3339};
 
 /// Attributes that the bus adds. A producer's attribute of the same name gives way here; consumers see it.
 const OWN: [&str; 3] = ["topic", "sequence", "offset"];
@@ -24,32 +24,54 @@ pub(crate) struct Encoded<'a>(pub(crate) &'a Message);
 
 impl Serialize for Encoded<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let event = &self.0.event;
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("specversion", "1.0")?;
-        map.serialize_entry("id", &event.id)?;
-        map.serialize_entry("source", &event.source)?;
-        map.serialize_entry("type", &event.kind)?;
-        let optional =
-            [("subject", &event.subject), ("partitionkey", &event.key), ("datacontenttype", &event.content_type)];
-        for (name, value) in optional {
-            if let Some(value) = value {
-                map.serialize_entry(name, value)?;
-            }
-        }
-        for (name, value) in event.attributes.iter().filter(|(name, _)| !OWN.contains(&name.as_str())) {
-            map.serialize_entry(name, value)?;
-        }
-        map.serialize_entry("topic", event.topic.as_str())?;
+        serialize_attributes(&mut map, &self.0.event)?;
         map.serialize_entry("sequence", &self.0.sequence)?;
         map.serialize_entry("offset", &self.0.offset)?;
-        match Data::of(&event.data, event.content_type.as_deref()) {
-            Data::None => {}
-            Data::Json(json) => map.serialize_entry("data", &json)?,
-            Data::Text(text) => map.serialize_entry("data", text)?,
-            Data::Bytes(bytes) => map.serialize_entry("data_base64", &STANDARD.encode(bytes))?,
-        }
+        serialize_data(&mut map, &self.0.event)?;
         map.end()
+    }
+}
+
+/// An event that has no place in its topic yet, with `topic` and `deliverat` as extension attributes.
+pub(crate) struct EncodedEvent<'a>(pub(crate) &'a Event);
+
+impl Serialize for EncodedEvent<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        serialize_attributes(&mut map, self.0)?;
+        if let Some(deliver_at_ms) = self.0.deliver_at_ms {
+            map.serialize_entry(DELIVER_AT, &rfc3339(deliver_at_ms))?;
+        }
+        serialize_data(&mut map, self.0)?;
+        map.end()
+    }
+}
+
+fn serialize_attributes<M: SerializeMap>(map: &mut M, event: &Event) -> Result<(), M::Error> {
+    map.serialize_entry("specversion", "1.0")?;
+    map.serialize_entry("id", &event.id)?;
+    map.serialize_entry("source", &event.source)?;
+    map.serialize_entry("type", &event.kind)?;
+    let optional =
+        [("subject", &event.subject), ("partitionkey", &event.key), ("datacontenttype", &event.content_type)];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            map.serialize_entry(name, value)?;
+        }
+    }
+    for (name, value) in event.attributes.iter().filter(|(name, _)| !OWN.contains(&name.as_str())) {
+        map.serialize_entry(name, value)?;
+    }
+    map.serialize_entry("topic", event.topic.as_str())
+}
+
+fn serialize_data<M: SerializeMap>(map: &mut M, event: &Event) -> Result<(), M::Error> {
+    match Data::of(&event.data, event.content_type.as_deref()) {
+        Data::None => Ok(()),
+        Data::Json(json) => map.serialize_entry("data", &json),
+        Data::Text(text) => map.serialize_entry("data", text),
+        Data::Bytes(bytes) => map.serialize_entry("data_base64", &STANDARD.encode(bytes)),
     }
 }
 

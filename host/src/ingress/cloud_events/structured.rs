@@ -13,16 +13,26 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::attributes::Attributes;
-use super::{DecodeError, EventError, is_json};
-use crate::message::Event;
+use super::{DELIVER_AFTER, DELIVER_AT, DecodeError, EXPIRY, EventError, is_json};
+use crate::message::{Event, Millis};
 use crate::topic::TopicName;
 
-pub(super) fn decode(topic: &TopicName, headers: &HeaderMap, body: &Bytes) -> Result<Event, EventError> {
+pub(super) fn decode(
+    topic: &TopicName,
+    headers: &HeaderMap,
+    body: &Bytes,
+    now_ms: Millis,
+) -> Result<Event, EventError> {
     check_format(headers, "application/cloudevents")?;
-    decode_event(topic, parse(body)?)
+    decode_event(topic, parse(body)?, now_ms)
 }
 
-pub(super) fn decode_batch(topic: &TopicName, headers: &HeaderMap, body: &Bytes) -> Result<Vec<Event>, DecodeError> {
+pub(super) fn decode_batch(
+    topic: &TopicName,
+    headers: &HeaderMap,
+    body: &Bytes,
+    now_ms: Millis,
+) -> Result<Vec<Event>, DecodeError> {
     let whole = |error| DecodeError { index: None, error };
     check_format(headers, "application/cloudevents-batch").map_err(whole)?;
     let array = parse(body).map_err(whole)?;
@@ -30,7 +40,8 @@ pub(super) fn decode_batch(topic: &TopicName, headers: &HeaderMap, body: &Bytes)
         return Err(whole(EventError::NotAnArray { found: kind(array) }));
     }
     let events: Vec<&RawValue> = serde_json::from_str(array.get()).map_err(|error| whole(json_error(&error)))?;
-    let decode = |(index, event)| decode_event(topic, event).map_err(|error| DecodeError { index: Some(index), error });
+    let decode =
+        |(index, event)| decode_event(topic, event, now_ms).map_err(|error| DecodeError { index: Some(index), error });
     events.into_iter().enumerate().map(decode).collect()
 }
 
@@ -55,7 +66,7 @@ fn json_error(error: &serde_json::Error) -> EventError {
     EventError::Json { reason: error.to_string(), line: error.line(), column: error.column() }
 }
 
-fn decode_event(topic: &TopicName, event: &RawValue) -> Result<Event, EventError> {
+fn decode_event(topic: &TopicName, event: &RawValue, now_ms: Millis) -> Result<Event, EventError> {
     if !event.get().starts_with('{') {
         return Err(EventError::NotAnObject { found: kind(event) });
     }
@@ -92,7 +103,7 @@ fn decode_event(topic: &TopicName, event: &RawValue) -> Result<Event, EventError
             decode_data(data, attributes.content_type())?
         }
     };
-    attributes.finish(topic, data)
+    attributes.finish(topic, data, now_ms)
 }
 
 /// A JSON string under a type that is not JSON is a text; everything else is itself.
@@ -130,6 +141,9 @@ fn attribute(name: &str, value: &RawValue) -> Result<Option<String>, EventError>
             | "datacontenttype"
             | "dataschema"
             | "partitionkey"
+            | DELIVER_AT
+            | DELIVER_AFTER
+            | EXPIRY
     );
     let text = value.get();
     let allowed = if string_only { "it must be a string" } else { "it must be a string, a whole number or a boolean" };

@@ -9,6 +9,13 @@ use crate::message::{Message, TopicId};
 /// What the specification has producers encode.
 const HEADER: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b' ').add(b'"').add(b'%');
 
+fn no_time(attribute: &str, found: &str) -> EventError {
+    EventError::Time { attribute: attribute.to_owned(), found: found.to_owned() }
+}
+
+/// 2026-01-31T09:30:00Z
+const NOW_MS: Millis = 1_769_851_800_000;
+
 type Pairs<'a> = &'a [(&'a str, &'a [u8])];
 
 fn topic() -> TopicName {
@@ -25,7 +32,7 @@ fn headers(pairs: Pairs<'_>) -> HeaderMap {
 
 fn decode_with(headers: &HeaderMap, body: &[u8]) -> Result<Vec<Event>, DecodeError> {
     let fill = || Fill { id: "filled".to_owned(), time: "2026-01-31T09:30:00Z".to_owned() };
-    decode(Mode::of(headers), &topic(), headers, &Bytes::copy_from_slice(body), fill)
+    decode(Mode::of(headers), &topic(), headers, &Bytes::copy_from_slice(body), NOW_MS, fill)
 }
 
 /// A binary event with the required attributes and these headers.
@@ -87,10 +94,64 @@ fn a_plain_body_is_filled_in() {
         attributes: vec![("time".to_owned(), "2026-01-31T09:30:00Z".to_owned())],
         data: Bytes::from_static(b"a,b"),
         hops: 0,
+        named: false,
+        deliver_at_ms: None,
     };
     assert_eq!(event, expected);
     let event = decode_with(&headers(&[("content-type", b"")]), b"").unwrap().remove(0);
     assert_eq!((event.content_type, event.key), (None, None));
+}
+
+#[test]
+fn an_event_says_when_it_is_delivered() {
+    let at = |event: Result<Event, EventError>| event.unwrap().deliver_at_ms;
+    assert_eq!(at(binary(&[("ce-deliverat", b"2026-01-31T09:30:01Z")])), Some(NOW_MS + 1_000));
+    assert_eq!(at(binary(&[("ce-deliverafter", b"90s")])), Some(NOW_MS + 90_000));
+    assert_eq!(at(structured(r#","deliverafter":"2h 5ms""#)), Some(NOW_MS + 7_200_005));
+    // What is past is delivered at once, as what has no time.
+    for past in ["2026-01-31T09:30:00Z", "1969-01-01T00:00:00Z"] {
+        assert_eq!(at(binary(&[("ce-deliverat", past.as_bytes())])), None, "{past}");
+    }
+    let plain = decode_with(
+        &headers(&[("sandpost-deliver-after", b"1m"), ("sandpost-expires-at", b"2026-02-01T00:00:00Z")]),
+        b"x",
+    );
+    let plain = plain.unwrap().remove(0);
+    assert_eq!(plain.deliver_at_ms, Some(NOW_MS + 60_000));
+    assert!(plain.attributes.contains(&("expirytime".to_owned(), "2026-02-01T00:00:00Z".to_owned())));
+    // The bus follows it; it is no attribute of the message.
+    let event = binary(&[("ce-deliverafter", b"1s")]).unwrap();
+    assert!(event.attributes.is_empty() && event.named);
+
+    let after = |found: &str| EventError::DeliverTime {
+        attribute: "deliverafter",
+        found: found.to_owned(),
+        allowed: "a duration with its unit, such as 90s or 2h",
+    };
+    let table: [(Pairs<'_>, EventError); 7] = [
+        (&[("ce-deliverafter", b"90")], after("90")),
+        (&[("ce-deliverafter", b"-1s")], after("-1s")),
+        (&[("ce-deliverafter", b"1s"), ("ce-deliverat", b"2026-01-31T09:30:01Z")], EventError::DeliverTwice),
+        (&[("ce-deliverafter", b"367d")], EventError::DeliverTooLate { days: 366 }),
+        (&[("ce-deliverat", b"9999-01-01T00:00:00Z")], EventError::DeliverTooLate { days: 366 }),
+        (
+            &[("ce-deliverafter", b"1s"), ("ce-deliverafter", b"2s")],
+            EventError::Repeated { attribute: "deliverafter".to_owned() },
+        ),
+        (&[("ce-expirytime", b"soon")], no_time("expirytime", "soon")),
+    ];
+    for (pairs, error) in table {
+        assert_eq!(binary(pairs), Err(error), "{pairs:?}");
+    }
+}
+
+#[test]
+fn a_quoted_header_is_taken_out_of_its_quotes() {
+    let event = binary(&[("ce-subject", br#""two words""#), ("ce-comment", br#""a \"b\" %43 \\""#)]).unwrap();
+    assert_eq!(event.subject.as_deref(), Some("two words"));
+    assert_eq!(event.attributes, [("comment".to_owned(), "a \"b\" C \\".to_owned())]);
+    let event = binary(&[("ce-subject", br#"""#), ("ce-comment", br#"a""#)]).unwrap();
+    assert_eq!((event.subject.as_deref(), event.attributes[0].1.as_str()), (Some("\""), "a\""), "no pair of quotes");
 }
 
 #[test]
@@ -148,9 +209,9 @@ fn broken_binary_events_are_refused_with_the_facts() {
         (&[("ce-id", b"")], empty("id")),
         (&[("ce-subject", b"")], empty("subject")),
         (&[("ce-time", b"")], empty("time")),
-        (&[("ce-time", b"yesterday")], EventError::Time { found: "yesterday".to_owned() }),
-        (&[("ce-time", b"2026-01-31 09:30:00Z")], EventError::Time { found: "2026-01-31 09:30:00Z".to_owned() }),
-        (&[("ce-time", b"2026-02-30T09:30:00Z")], EventError::Time { found: "2026-02-30T09:30:00Z".to_owned() }),
+        (&[("ce-time", b"yesterday")], no_time("time", "yesterday")),
+        (&[("ce-time", b"2026-01-31 09:30:00Z")], no_time("time", "2026-01-31 09:30:00Z")),
+        (&[("ce-time", b"2026-02-30T09:30:00Z")], no_time("time", "2026-02-30T09:30:00Z")),
         (&[("ce-datacontenttype", b"text/plain")], EventError::ContentTypeAttribute),
         (&[("ce-my-ext", b"1")], name("my-ext")),
         (&[("ce-data", b"1")], name("data")),
@@ -187,7 +248,10 @@ fn attributes_are_counted() {
 fn an_event_and_a_plain_body_are_not_mixed_up() {
     let error = decode_with(&headers(&[("ce-id", b"1")]), b"").unwrap_err().error;
     assert_eq!(error, EventError::StrayAttribute { header: "ce-id".to_owned() });
-    assert_eq!(binary(&[("sandpost-key", b"k")]), Err(EventError::StrayKey));
+    assert_eq!(
+        binary(&[("sandpost-key", b"k")]),
+        Err(EventError::StrayHeader { header: "sandpost-key", attribute: "partitionkey" })
+    );
 }
 
 #[test]
@@ -279,6 +343,8 @@ fn event_with(content_type: Option<&str>, data: &[u8]) -> Event {
         attributes: vec![],
         data: Bytes::copy_from_slice(data),
         hops: 0,
+        named: true,
+        deliver_at_ms: None,
     }
 }
 
@@ -348,7 +414,8 @@ prop_compose! {
     ) -> Event {
         Event {
             topic: topic(), id, source, kind, subject, key, content_type,
-            attributes: others.into_iter().collect(), data: data.into(), hops: 0,
+            attributes: others.into_iter().collect(), data: data.into(), hops: 0, named: true,
+            deliver_at_ms: None,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Layout: the span (offsets that the block accounts for, from its key on), the number of messages,
 //! acceptance of the first and of the last message; then each message: the length of its entry, and in
 //! the entry the offset (as the difference to the offset after the one before), topic id, sequence,
-//! acceptance (as the signed difference to the first), hops, id, source, type, subject, key, content
+//! acceptance (as the signed difference to the first), hops and whether the producer named it, id, source, type, subject, key, content
 //! type, attributes, and the data, which is the rest. The topic's name is in the `topics` table.
 //!
 //! Where messages are removed, the block is written anew under its own key with the others ([`without`]):
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use super::encoding::{Decoder, Malformed, number_bytes, put_number, put_optional_text, put_signed, put_text};
 use super::rows::TopicBlock;
 use super::tables::CHECKSUM_BYTES;
-use crate::limits::BLOCK_BYTES_MAX;
+use crate::limits::{BLOCK_BYTES_MAX, HOPS_MAX};
 use crate::message::{Event, Message, Millis, Offset, Sequence, SharedMessage, TopicId};
 use crate::topic::TopicName;
 
@@ -24,6 +24,9 @@ use crate::topic::TopicName;
 const PAGE_OVERHEAD_BYTES: usize = 512;
 /// Header fields at their longest.
 const HEADER_BYTES: usize = 4 * 10;
+/// In the byte of the hops: the producer gave the id. Hops stay well below.
+const NAMED: u8 = 0x80;
+const _: () = assert!(HOPS_MAX < NAMED - 1, "hops and the flag share a byte");
 const MESSAGES_BYTES_MAX: usize = BLOCK_BYTES_MAX - PAGE_OVERHEAD_BYTES - HEADER_BYTES - CHECKSUM_BYTES;
 
 /// A block as it is written.
@@ -140,13 +143,17 @@ impl TopicBlocks {
 }
 
 fn put_entry(out: &mut Vec<u8>, message: &Message, first_ms: Millis) {
-    let event = &message.event;
     // Messages that are packed have no gaps; a rewritten block may.
     put_number(out, 0);
     put_number(out, u64::from(message.topic_id.0));
     put_number(out, message.sequence);
     put_signed(out, message.accepted_ms.wrapping_sub(first_ms) as i64);
-    out.push(event.hops);
+    put_event(out, &message.event);
+}
+
+/// An event without its topic. The data is the rest.
+pub(super) fn put_event(out: &mut Vec<u8>, event: &Event) {
+    out.push(event.hops | if event.named { NAMED } else { 0 });
     put_text(out, &event.id);
     put_text(out, &event.source);
     put_text(out, &event.kind);
@@ -159,6 +166,34 @@ fn put_entry(out: &mut Vec<u8>, message: &Message, first_ms: Millis) {
         put_text(out, value);
     }
     out.extend_from_slice(&event.data);
+}
+
+/// The event that [`put_event`] wrote. Its data is copied, so that one message does not keep a block in memory.
+pub(super) fn event(mut decoder: Decoder<'_>, topic: TopicName) -> Result<Event, Malformed> {
+    let flags = decoder.byte()?;
+    let (hops, named) = (flags & !NAMED, flags & NAMED != 0);
+    let id = decoder.owned_text()?;
+    let source = decoder.owned_text()?;
+    let kind = decoder.owned_text()?;
+    let subject = decoder.optional_text()?;
+    let key = decoder.optional_text()?;
+    let content_type = decoder.optional_text()?;
+    let count = decoder.count()?;
+    let mut attributes = Vec::new();
+    for _ in 0..count {
+        attributes.push((decoder.owned_text()?, decoder.owned_text()?));
+    }
+    let data = Bytes::copy_from_slice(decoder.remaining());
+    let deliver_at_ms = None;
+    Ok(Event { topic, id, source, kind, subject, key, content_type, attributes, data, hops, named, deliver_at_ms })
+}
+
+/// Id and source of the event that [`put_event`] wrote, where its producer named it.
+pub(super) fn event_name<'a>(mut decoder: Decoder<'a>) -> Result<Option<(&'a str, &'a str)>, Malformed> {
+    if decoder.byte()? & NAMED == 0 {
+        return Ok(None);
+    }
+    Ok(Some((decoder.text()?, decoder.text()?)))
 }
 
 /// The front of a block.
@@ -232,23 +267,9 @@ impl<'a> Iterator for Entries<'a> {
 }
 
 impl Entry<'_> {
-    /// The whole message. Its data is copied, so that one message does not keep a block in memory.
+    /// The whole message.
     pub(super) fn message(self, topic: TopicName) -> Result<SharedMessage, Malformed> {
-        let mut decoder = self.rest;
-        let hops = decoder.byte()?;
-        let id = decoder.owned_text()?;
-        let source = decoder.owned_text()?;
-        let kind = decoder.owned_text()?;
-        let subject = decoder.optional_text()?;
-        let key = decoder.optional_text()?;
-        let content_type = decoder.optional_text()?;
-        let count = decoder.count()?;
-        let mut attributes = Vec::new();
-        for _ in 0..count {
-            attributes.push((decoder.owned_text()?, decoder.owned_text()?));
-        }
-        let data = Bytes::copy_from_slice(decoder.remaining());
-        let event = Event { topic, id, source, kind, subject, key, content_type, attributes, data, hops };
+        let event = event(self.rest, topic)?;
         Ok(Arc::new(Message {
             offset: self.offset,
             sequence: self.sequence,
@@ -256,6 +277,11 @@ impl Entry<'_> {
             accepted_ms: self.accepted_ms,
             event,
         }))
+    }
+
+    /// Id and source, where the producer named the event.
+    pub(super) fn name(&self) -> Result<Option<(&str, &str)>, Malformed> {
+        event_name(self.rest)
     }
 }
 

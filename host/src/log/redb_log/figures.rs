@@ -50,6 +50,7 @@ impl Inner {
     pub(super) fn figures(&self) -> LogFigures {
         let counted = *self.meter.counted.lock().unwrap_or_else(PoisonError::into_inner);
         let free = free_bytes(self.disk.folder().path()).unwrap_or(self.space.free_bytes());
+        let (dedupe_window_ms, duplicates) = self.queue.with(|sequencer| sequencer.dedupe_figures());
         LogFigures {
             syncs: counted.syncs,
             sync_seconds: SYNC_SECONDS.into_iter().zip(counted.sync_seconds).collect(),
@@ -65,6 +66,10 @@ impl Inner {
             removed_bytes: counted.removed_bytes,
             message_bytes: self.visible.read().message_bytes(),
             accepting: self.space.check().is_ok(),
+            // A figure that cannot be read is no reason not to show the others.
+            scheduled_messages: self.scheduled_messages().unwrap_or(0),
+            dedupe_window_ms,
+            duplicates,
         }
     }
 }

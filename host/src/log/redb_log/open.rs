@@ -15,14 +15,14 @@ use super::queue::Queue;
 use super::recent::Visible;
 use super::space::Space;
 use super::tables::{
-    self, ACCOUNTS, BLOCKS, BUS_IDS, CHECKSUM_BYTES, FORMAT_VERSION, META, META_FORMAT, META_NEXT_SUBSCRIPTION,
-    REMOVED, SUBSCRIPTIONS, TOPICS, Table, offset_key, parse_offset_key,
+    self, ACCOUNTS, BLOCKS, BUS_IDS, CHECKSUM_BYTES, FORMAT_VERSION, META, META_FORMAT, META_NEXT_SCHEDULED,
+    META_NEXT_SUBSCRIPTION, REMOVED, SUBSCRIPTIONS, TOPICS, Table, offset_key, parse_offset_key,
 };
-use super::{Inner, OpenError, OpenOptions, RedbLog, block, encoding, reader, rows};
-use crate::limits::MIB;
+use super::{Inner, OpenError, OpenOptions, RedbLog, block, encoding, reader, rows, scheduled};
+use crate::limits::{DEDUPE_NAMES_MAX, MIB};
 use crate::log::disk::{BootId, DataFolder, Disk, DiskState, FolderError, LogFile, Reserve};
 use crate::log::position::Position;
-use crate::log::sequencer::{Recovered, Sequencer, SequencerBounds};
+use crate::log::sequencer::{DedupeBounds, Recovered, Sequencer, SequencerBounds};
 use crate::log::{Counts, LogFailure, ReadError, SubscriptionId, SubscriptionRecord};
 use crate::message::TopicId;
 
@@ -56,6 +56,7 @@ pub(super) fn open(options: &OpenOptions, backend: Option<Box<dyn StorageBackend
         unsynced_bytes_max: options.unsynced_bytes_max,
         group_bytes_max: GROUP_BYTES_MAX,
         topic_caps: options.topic_caps.clone(),
+        dedupe: dedupe_bounds(options),
     };
     let inner = Inner {
         snapshot: ArcSwap::from_pointee(read),
@@ -69,6 +70,11 @@ pub(super) fn open(options: &OpenOptions, backend: Option<Box<dyn StorageBackend
         bus_ids,
     };
     Ok(RedbLog { inner: Arc::new(inner), writer: std::sync::Mutex::new(None) })
+}
+
+fn dedupe_bounds(options: &OpenOptions) -> DedupeBounds {
+    let window_ms = u64::try_from(options.dedupe_window.as_millis()).unwrap_or(u64::MAX);
+    DedupeBounds { window_ms, names_max: DEDUPE_NAMES_MAX }
 }
 
 /// Opens the file, or begins it under another name first: a file that a crash left half begun is never
@@ -118,7 +124,9 @@ fn open_database(
     let recovered = {
         let read = database.begin_read().map_err(|error| failed(error.into()))?;
         check_format(&read, path)?;
-        recover(&read).map_err(damaged)?
+        let mut recovered = recover(&read).map_err(damaged)?;
+        recovered.known = scheduled::known(&read, &recovered.topics, dedupe_bounds(options)).map_err(damaged)?;
+        recovered
     };
     compact_if_worth_it(&mut database, options, folder, &disk, &recovered.topics)?;
     let read = database.begin_read().map_err(|error| failed(error.into()))?;
@@ -151,9 +159,10 @@ fn begin_if_new(database: &Database) -> Result<(), redb::Error> {
         write.open_table(table.definition)?;
     }
     put(&write, &META, META_FORMAT, &FORMAT_VERSION.to_le_bytes())?;
-    let mut next_subscription = Vec::new();
-    encoding::put_number(&mut next_subscription, 1);
-    put(&write, &META, META_NEXT_SUBSCRIPTION, &next_subscription)?;
+    let mut first = Vec::new();
+    encoding::put_number(&mut first, 1);
+    put(&write, &META, META_NEXT_SUBSCRIPTION, &first)?;
+    put(&write, &META, META_NEXT_SCHEDULED, &first)?;
     put(&write, &BUS_IDS, &offset_key(0), Uuid::now_v7().as_bytes())?;
     Ok(write.commit()?)
 }
@@ -184,15 +193,10 @@ fn stored_format(read: &ReadTransaction) -> Result<u32, String> {
 }
 
 fn recover(read: &ReadTransaction) -> Result<Recovered, ReadError> {
-    let io = reader::storage_error(&META);
-    let next_subscription = {
-        let meta = read.open_table(META.definition).map_err(|error| io(error.into()))?;
-        let stored = meta.get(META_NEXT_SUBSCRIPTION).map_err(|error| io(error.into()))?;
-        let damaged = |why: &str| META.damaged(META_NEXT_SUBSCRIPTION, why);
-        let stored = stored.ok_or_else(|| damaged("it is missing"))?;
-        let value = META.verify(META_NEXT_SUBSCRIPTION, stored.value())?;
-        encoding::Decoder::new(value).small().map_err(|error| damaged(&error.to_string()))?
-    };
+    let next_subscription = meta_number(read, META_NEXT_SUBSCRIPTION)?;
+    let next_subscription = u32::try_from(next_subscription)
+        .map_err(|_| META.damaged(META_NEXT_SUBSCRIPTION, "it is no subscription's id"))?;
+    let next_scheduled = meta_number(read, META_NEXT_SCHEDULED)?;
 
     let mut topics = Vec::new();
     reader::for_each(read, &TOPICS, .., |key, value| {
@@ -208,7 +212,16 @@ fn recover(read: &ReadTransaction) -> Result<Recovered, ReadError> {
     check_end(read, next_offset)?;
 
     let subscriptions = subscriptions(read)?;
-    Ok(Recovered { next_offset, next_subscription, topics, subscriptions })
+    Ok(Recovered { next_offset, next_subscription, next_scheduled, topics, subscriptions, known: Vec::new() })
+}
+
+fn meta_number(read: &ReadTransaction, key: &[u8]) -> Result<u64, ReadError> {
+    let io = reader::storage_error(&META);
+    let meta = read.open_table(META.definition).map_err(|error| io(error.into()))?;
+    let stored = meta.get(key).map_err(|error| io(error.into()))?;
+    let stored = stored.ok_or_else(|| META.damaged(key, "it is missing"))?;
+    let value = META.verify(key, stored.value())?;
+    encoding::Decoder::new(value).number().map_err(|error| META.damaged(key, error.0))
 }
 
 pub(super) type StoredSubscription = (SubscriptionId, String, SubscriptionRecord, Position, Counts);

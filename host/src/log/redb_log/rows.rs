@@ -1,12 +1,13 @@
 //! The layouts of all values but blocks. See [`super::encoding`] for how numbers and texts are spelled.
 
+use super::block;
 use super::encoding::{Decoder, Malformed, put_number, put_signed, put_text};
 use crate::log::position::Position;
 use crate::log::{
-    Counts, DeadRow, HeldRow, KeyHash, LoadedRetry, Parks, PluginRecord, Redrive, RetryRow, Selection,
-    SubscriptionRecord, TopicInfo,
+    Counts, DeadRow, HeldRow, KeyHash, LoadedRetry, Parks, PluginRecord, Redrive, RetryRow, Scheduled, ScheduledAt,
+    Selection, SubscriptionRecord, TopicInfo,
 };
-use crate::message::{Offset, Sequence, TopicId};
+use crate::message::{Event, Millis, Offset, Sequence, TopicId};
 use crate::outcome::{Attempt, DeadReason, Digest, Excuse, History, OutcomeKind};
 use crate::topic::{TopicFilter, TopicName};
 
@@ -58,7 +59,28 @@ pub(super) fn topic(id: TopicId, bytes: &[u8]) -> Result<TopicInfo, Malformed> {
     Ok(TopicInfo { id, name, created_ms, last_sequence, last_offset, messages, bytes, gaps_end })
 }
 
-/// Layout: name, consumer, creation, epoch, the offset before which dead letters are passed over, whether it is paused, filters (each a text and the offset it begins at).
+/// Layout: acceptance, topic, and the event as [`block::put_event`] spells it.
+pub(super) fn put_scheduled(out: &mut Vec<u8>, scheduled: &Scheduled) {
+    put_number(out, scheduled.accepted_ms);
+    put_text(out, scheduled.event.topic.as_str());
+    block::put_event(out, &scheduled.event);
+}
+
+pub(super) fn scheduled(at: ScheduledAt, bytes: &[u8]) -> Result<Scheduled, Malformed> {
+    let (accepted_ms, topic, decoder) = scheduled_front(bytes)?;
+    let topic = TopicName::any(topic).map_err(|_| Malformed("its topic is none"))?;
+    let event = Event { deliver_at_ms: Some(at.due_ms), ..block::event(decoder, topic)? };
+    Ok(Scheduled { at, accepted_ms, event })
+}
+
+/// Acceptance and topic of a scheduled message, and where its event begins.
+pub(super) fn scheduled_front(bytes: &[u8]) -> Result<(Millis, &str, Decoder<'_>), Malformed> {
+    let mut decoder = Decoder::new(bytes);
+    Ok((decoder.number()?, decoder.text()?, decoder))
+}
+
+/// Layout: name, consumer, creation, epoch, the offset before which dead letters are passed over, whether it is
+/// paused, filters (each a text and the offset it begins at).
 pub(super) fn put_subscription(out: &mut Vec<u8>, name: &str, record: &SubscriptionRecord) {
     put_text(out, name);
     put_text(out, &record.consumer);

@@ -8,7 +8,7 @@
 use redb::TableDefinition;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use crate::log::{HeldAt, KeyHash, ReadError, SubscriptionId};
+use crate::log::{HeldAt, KeyHash, ReadError, ScheduledAt, SubscriptionId};
 use crate::message::{Offset, TopicId};
 
 /// The version of everything below. A file of another version is refused by name, never guessed at.
@@ -26,6 +26,7 @@ const fn table(name: &'static str) -> Table {
 
 /// Key: a name. `format`: the format version, four bytes little-endian, in this table in every version.
 /// `next_subscription`: the id that the next subscription gets.
+/// `next_scheduled`: the number that the next message gets that has to wait for its time.
 /// Value: as the key says.
 /// Present while: always.
 pub(super) const META: Table = table("meta");
@@ -97,8 +98,18 @@ pub(super) const STATE: Table = table("state");
 /// Present while: the consumer is deployed.
 pub(super) const PLUGINS: Table = table("plugins");
 
+/// Key: due time, number.
+/// Value: acceptance, topic, and the event as in a block.
+/// Present while: the message waits for its time.
+pub(super) const SCHEDULED: Table = table("scheduled");
+
+/// Key: number.
+/// Value: due time.
+/// Present while: the message waits for its time.
+pub(super) const SCHEDULED_NUMBERS: Table = table("scheduled_numbers");
+
 /// All of them: created together with the file, so that a reader never misses one.
-pub(super) const ALL: [&Table; 14] = [
+pub(super) const ALL: [&Table; 16] = [
     &META,
     &BUS_IDS,
     &TOPICS,
@@ -113,10 +124,13 @@ pub(super) const ALL: [&Table; 14] = [
     &PARKED,
     &STATE,
     &PLUGINS,
+    &SCHEDULED,
+    &SCHEDULED_NUMBERS,
 ];
 
 pub(super) const META_FORMAT: &[u8] = b"format";
 pub(super) const META_NEXT_SUBSCRIPTION: &[u8] = b"next_subscription";
+pub(super) const META_NEXT_SCHEDULED: &[u8] = b"next_scheduled";
 
 /// Bytes of the checksum in front of every value.
 pub(super) const CHECKSUM_BYTES: usize = 8;
@@ -178,6 +192,8 @@ impl Table {
             "held" => number(4).zip(number(8)).zip(number(8)).map(|((id, hash), first)| {
                 format!("the held messages from offset {first} of key {hash:016x}, subscription {id}")
             }),
+            "scheduled" => number(8).zip(number(8)).map(|(_, number)| format!("the scheduled message {number}")),
+            "scheduled_numbers" => number(8).map(|number| format!("the due time of the scheduled message {number}")),
             _ => None,
         };
         described.unwrap_or_else(|| format!("the value of `{}`", key.escape_ascii()))
@@ -227,6 +243,22 @@ pub(super) fn state_key(consumer: &str, key: &str) -> Vec<u8> {
     out.extend_from_slice(consumer.as_bytes());
     out.extend_from_slice(key.as_bytes());
     out
+}
+
+pub(super) fn scheduled_key(at: ScheduledAt) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&at.due_ms.to_be_bytes());
+    key[8..].copy_from_slice(&at.number.to_be_bytes());
+    key
+}
+
+pub(super) fn scheduled_number_key(number: u64) -> [u8; 8] {
+    number.to_be_bytes()
+}
+
+pub(super) fn parse_scheduled_key(key: &[u8]) -> Option<ScheduledAt> {
+    let (due_ms, number) = key.split_first_chunk::<8>()?;
+    Some(ScheduledAt { due_ms: u64::from_be_bytes(*due_ms), number: u64::from_be_bytes(number.try_into().ok()?) })
 }
 
 /// The offset that a key of [`BLOCKS`] stands for.

@@ -7,6 +7,7 @@ mod messages;
 mod opening;
 mod power_cut;
 mod removal;
+mod scheduled;
 mod state;
 
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -46,6 +47,8 @@ impl Listener for Recorder {
     fn synced(&self, txn: TxnNumber, messages: &[SharedMessage]) {
         self.tell(Told::Synced(txn, messages.to_vec()));
     }
+
+    fn rescheduled(&self) {}
 
     fn failed(&self, failure: LogFailure) {
         self.tell(Told::Failed(failure));
@@ -113,7 +116,7 @@ impl Bench {
 
     fn publish(&self, events: Vec<Event>) -> Vec<Offset> {
         let sequenced = self.commit(publish(events)).unwrap();
-        sequenced.placed.iter().map(|placed| placed.offset).collect()
+        sequenced.placed.iter().map(|placed| placed.message().unwrap().0).collect()
     }
 
     fn subscribe(&self, name: &str) -> SubscriptionId {
@@ -152,6 +155,8 @@ fn event(topic: &str, id: &str) -> Event {
         attributes: Vec::new(),
         data: Bytes::new(),
         hops: 0,
+        named: false,
+        deliver_at_ms: None,
     }
 }
 

@@ -10,9 +10,9 @@ use super::encoding::put_number;
 use super::queue::Wake;
 use super::removing::write_removals;
 use super::tables::{
-    ACCOUNTS, BLOCKS, CHECKSUM_BYTES, DEAD, HELD, META, META_NEXT_SUBSCRIPTION, PARKED, PLUGINS, RETRIES, STATE,
-    SUBSCRIPTIONS, TOPIC_BLOCKS, TOPICS, Table, held_key, message_key, offset_key, state_key, subscription_key,
-    topic_block_key, topic_key,
+    ACCOUNTS, BLOCKS, CHECKSUM_BYTES, DEAD, HELD, META, META_NEXT_SCHEDULED, META_NEXT_SUBSCRIPTION, PARKED, PLUGINS,
+    RETRIES, SCHEDULED, SCHEDULED_NUMBERS, STATE, SUBSCRIPTIONS, TOPIC_BLOCKS, TOPICS, Table, held_key, message_key,
+    offset_key, scheduled_key, scheduled_number_key, state_key, subscription_key, topic_block_key, topic_key,
 };
 use super::{Inner, block, rows};
 use crate::log::sequencer::{Group, SubscriptionChange};
@@ -75,7 +75,7 @@ impl Writer {
 
     /// Shows a durable group to readers, then to those who wait for it.
     fn publish(&self, group: Group) {
-        let Group { last, messages, topics, removals, waiters, bytes, .. } = group;
+        let Group { last, messages, topics, removals, waiters, bytes, scheduled, released, .. } = group;
         drop(self.inner.visible.show(&messages, topics, &removals));
         // Before anybody is answered: an operator's command that comes next meets nothing that is gone.
         removals.iter().for_each(|removal| self.inner.blocks.forget(&removal.ranges));
@@ -86,6 +86,9 @@ impl Writer {
             let _ = waiter.send(());
         }
         self.listener.synced(last, &messages);
+        if !(scheduled.is_empty() && released.is_empty()) {
+            self.listener.rescheduled();
+        }
     }
 
     /// Writes and syncs a group. Answers whether there was anything to write.
@@ -98,6 +101,7 @@ impl Writer {
         // First, for it is about messages of earlier groups.
         write_removals(&write, &group.removals)?;
         write_messages(&write, group)?;
+        write_schedule(&write, group)?;
         write_rows(&write, group)?;
         write_subscriptions(&write, group)?;
         write.commit()?;
@@ -140,6 +144,10 @@ impl<'a> Sheet<'a> {
         Ok(())
     }
 
+    fn remove(&mut self, key: &[u8]) -> Result<(), redb::Error> {
+        self.rows.remove(key).map(drop).map_err(Into::into)
+    }
+
     pub(super) fn put_or_remove<T>(
         &mut self,
         key: &[u8],
@@ -148,7 +156,7 @@ impl<'a> Sheet<'a> {
     ) -> Result<(), redb::Error> {
         match row {
             Some(row) => self.put(key, |out| encode(out, row)),
-            None => self.rows.remove(key).map(drop).map_err(Into::into),
+            None => self.remove(key),
         }
     }
 
@@ -187,6 +195,23 @@ fn write_messages(write: &WriteTransaction, group: &Group) -> Result<(), redb::E
         }
     }
     Ok(())
+}
+
+fn write_schedule(write: &WriteTransaction, group: &Group) -> Result<(), redb::Error> {
+    if group.scheduled.is_empty() && group.released.is_empty() {
+        return Ok(());
+    }
+    let mut rows = Sheet::open(write, &SCHEDULED)?;
+    let mut numbers = Sheet::open(write, &SCHEDULED_NUMBERS)?;
+    for scheduled in &group.scheduled {
+        rows.put(&scheduled_key(scheduled.at), |out| rows::put_scheduled(out, scheduled))?;
+        numbers.put(&scheduled_number_key(scheduled.at.number), |out| put_number(out, scheduled.at.due_ms))?;
+    }
+    for &at in &group.released {
+        rows.remove(&scheduled_key(at))?;
+        numbers.remove(&scheduled_number_key(at.number))?;
+    }
+    Sheet::open(write, &META)?.put(META_NEXT_SCHEDULED, |out| put_number(out, group.next_scheduled))
 }
 
 fn write_rows(write: &WriteTransaction, group: &Group) -> Result<(), redb::Error> {

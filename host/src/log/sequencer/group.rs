@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{Counts, HeldAt, HeldRow, PluginRecord, Position, Removal, RetryRow, SharedMessage, SubscriptionId};
 use super::{SubscriptionRecord, SyncWaiter, TopicId, TopicInfo, TxnNumber};
-use crate::log::{DeadRow, Parks};
+use crate::log::{DeadRow, Parks, Scheduled, ScheduledAt};
 use crate::message::Offset;
 
 /// Consecutive transactions, folded into what they leave behind. Rows, accounts and topics stand here
@@ -17,6 +17,10 @@ pub(crate) struct Group {
     /// The last transaction in it.
     pub last: TxnNumber,
     pub messages: Vec<SharedMessage>,
+    /// What goes into the schedule, and what leaves it: nothing does both in one group, for what leaves was
+    /// synced before.
+    pub scheduled: Vec<Scheduled>,
+    pub released: Vec<ScheduledAt>,
     pub topics: Vec<TopicInfo>,
     pub accounts: Vec<(SubscriptionId, AccountState)>,
     pub retries: HashMap<(SubscriptionId, Offset), Option<Arc<RetryRow>>>,
@@ -32,6 +36,8 @@ pub(crate) struct Group {
     pub removals: Vec<Removal>,
     /// The id of the next subscription to be created.
     pub next_subscription: u32,
+    /// The number of the next message that has to wait for its time.
+    pub next_scheduled: u64,
     pub waiters: Vec<SyncWaiter>,
     /// Bytes of the transactions, as they count against what may be unsynced.
     pub bytes: usize,
@@ -74,6 +80,8 @@ impl Group {
     /// Whether it leaves nothing to be written: its transactions read, or only wait for those before.
     pub(crate) fn writes_nothing(&self) -> bool {
         self.messages.is_empty()
+            && self.scheduled.is_empty()
+            && self.released.is_empty()
             && self.accounts.is_empty()
             && self.retries.is_empty()
             && self.held.is_empty()

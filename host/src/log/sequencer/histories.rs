@@ -22,8 +22,12 @@ const CONSUMERS: [&str; 2] = ["stock", "sales"];
 const KEYS: [&str; 6] = ["a", "ab", "abc", "b", "ba", "c"];
 const PREFIXES: [&str; 4] = ["", "a", "ab", "b"];
 /// Small, so that a history is written in many groups, of which several wait to be synced.
-const BOUNDS: SequencerBounds =
-    SequencerBounds { unsynced_bytes_max: 1 << 20, group_bytes_max: 600, topic_caps: Vec::new() };
+const BOUNDS: SequencerBounds = SequencerBounds {
+    unsynced_bytes_max: 1 << 20,
+    group_bytes_max: 600,
+    topic_caps: Vec::new(),
+    dedupe: DedupeBounds { window_ms: 0, names_max: 1 },
+};
 
 type Entries = BTreeMap<String, Bytes>;
 

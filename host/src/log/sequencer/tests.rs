@@ -4,8 +4,12 @@ use super::*;
 use crate::log::{CountsDelta, DeadRow, KeyHash, Selection, StateRange, StateWrite};
 use crate::outcome::{DeadReason, History};
 
-const BOUNDS: SequencerBounds =
-    SequencerBounds { unsynced_bytes_max: 1 << 20, group_bytes_max: 10_000, topic_caps: Vec::new() };
+const BOUNDS: SequencerBounds = SequencerBounds {
+    unsynced_bytes_max: 1 << 20,
+    group_bytes_max: 10_000,
+    topic_caps: Vec::new(),
+    dedupe: DedupeBounds { window_ms: 1_000, names_max: 100 },
+};
 
 fn fresh() -> Sequencer {
     Sequencer::new(Recovered { next_subscription: 1, ..Recovered::default() }, BOUNDS)
@@ -23,6 +27,8 @@ fn event(topic: &str) -> Event {
         attributes: Vec::new(),
         data: Bytes::from_static(&[0; 100]),
         hops: 0,
+        named: false,
+        deliver_at_ms: None,
     }
 }
 
@@ -130,10 +136,7 @@ fn a_refused_transaction_changes_nothing() {
     let mut txn = whole();
     txn.reads.push(stale(2));
     let sequenced = sequencer.commit(txn, None).unwrap();
-    assert_eq!(
-        sequenced.placed.iter().map(|placed| (placed.offset, placed.sequence)).collect::<Vec<_>>(),
-        [(0, 1), (1, 1)]
-    );
+    assert_eq!(sequenced.placed.iter().map(|placed| placed.message().unwrap()).collect::<Vec<_>>(), [(0, 1), (1, 1)]);
     assert_eq!(sequencer.state("c", "k"), Some(Some(Bytes::from_static(b"2"))));
     assert_eq!(sequencer.retry(id, 0), Some(Some(row(5))));
 }

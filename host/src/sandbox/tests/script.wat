@@ -202,8 +202,8 @@
               (call $publish-one (local.get $at) (local.get $bytes))
               (br_if $more (i32.eqz (i32.load8_u (i32.const 2048)))))
             (call $tell-error)))
-        (if (i32.eq (local.get $op) (i32.const 68)) ;; D: from here on, publish for later
-          (then (i32.store8 (i32.const 3152) (i32.const 1))))
+        (if (i32.eq (local.get $op) (i32.const 68)) ;; D: from here on, publish for too late
+          (then (i32.store8 (i32.const 3152) (i32.const 1)) (i64.store (i32.const 3160) (i64.const 99700000000000))))
         (if (i32.eq (local.get $op) (i32.const 120)) ;; x: from here on, publish what expires
           (then (i32.store8 (i32.const 3168) (i32.const 1)) (i64.store (i32.const 3176) (i64.const 1700000000000))))
         (if (i32.eq (local.get $op) (i32.const 103)) (then ;; g: get

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits::MIB;
+use crate::limits::{HOPS_MAX, MIB};
 
 fn text() -> impl Strategy<Value = String> {
     "[a-z\u{e4}\u{1f680}]{0,12}"
@@ -12,11 +12,11 @@ prop_compose! {
         topic in 0..5u32, sequence: u64, accepted_ms: u64, id in text(), source in text(), kind in text(),
         subject in prop::option::of(text()), key in prop::option::of(text()), content_type in prop::option::of(text()),
         attributes in prop::collection::vec((text(), text()), 0..4),
-        data in prop::collection::vec(any::<u8>(), 0..300), hops: u8,
+        data in prop::collection::vec(any::<u8>(), 0..300), hops in 0..=HOPS_MAX, named: bool,
     ) -> Message {
         let event = Event {
             topic: TopicName::any(&format!("topic.{topic}")).unwrap(),
-            id, source, kind, subject, key, content_type, attributes, data: data.into(), hops,
+            id, source, kind, subject, key, content_type, attributes, data: data.into(), hops, named, deliver_at_ms: None,
         };
         Message { offset: 0, sequence, topic_id: TopicId(topic), accepted_ms, event }
     }
@@ -93,6 +93,8 @@ fn blocks_are_bounded_and_a_larger_message_has_its_own() {
             attributes: Vec::new(),
             data: vec![1; bytes].into(),
             hops: 0,
+            named: false,
+            deliver_at_ms: None,
         };
         Message { offset: 0, sequence: 1, topic_id: TopicId(0), accepted_ms: 0, event }
     };

@@ -11,7 +11,7 @@ fn publish_until_failed(bench: &Bench, bytes: usize) -> (Vec<Offset>, LogFailure
     loop {
         let (waiter, synced) = oneshot::channel();
         match bench.log.commit(publish(vec![sized("order.placed", "id", bytes)]), Some(waiter)) {
-            Ok(sequenced) if synced.blocking_recv().is_ok() => promised.push(sequenced.placed[0].offset),
+            Ok(sequenced) if synced.blocking_recv().is_ok() => promised.push(sequenced.placed[0].message().unwrap().0),
             Ok(_) => {}
             Err(error) => {
                 assert_eq!(error, CommitError::Stopped);

@@ -35,7 +35,8 @@ fn mixed(bench: &Bench, commits: usize, each: usize) -> Vec<(Offset, &'static st
         let chosen: Vec<&'static str> = (0..each).map(|n| topics[(commit * 7 + n * n) % topics.len()]).collect();
         let appends = chosen.iter().map(|topic| sized(topic, "id", 700)).collect();
         let sequenced = bench.commit(publish(appends)).unwrap();
-        placed.extend(sequenced.placed.iter().zip(chosen).map(|(p, topic)| (p.offset, topic, p.sequence)));
+        let places = sequenced.placed.iter().map(|placed| placed.message().unwrap());
+        placed.extend(places.zip(chosen).map(|((offset, sequence), topic)| (offset, topic, sequence)));
     }
     placed
 }

@@ -30,7 +30,7 @@ fn workload(disk: &FakeDisk) -> (usize, Vec<Promise>) {
         settlement.counts.acked = (floor - before) as i64;
         let txn = Txn { settlements: vec![settlement], ..publish(appends.collect()) };
         let sequenced = bench.commit(txn).unwrap();
-        let offsets = sequenced.placed.iter().map(|placed| placed.offset).collect();
+        let offsets = sequenced.placed.iter().map(|placed| placed.message().unwrap().0).collect();
         promises.push(Promise { steps: disk.step_count(), offsets, floor });
     }
     (begun, promises)

@@ -130,8 +130,8 @@ fn run(steps: &[Move], recent_bytes_max: usize) {
                 let sequenced = bench.commit(Txn { now_ms, ..publish(appends) }).unwrap();
                 for (placed, &topic) in sequenced.placed.iter().zip(topics) {
                     sequences[topic] += 1;
-                    assert_eq!((placed.offset, placed.sequence), (known.len() as u64, sequences[topic]));
-                    let (offset, sequence) = (placed.offset, placed.sequence);
+                    let (offset, sequence) = placed.message().unwrap();
+                    assert_eq!((offset, sequence), (known.len() as u64, sequences[topic]));
                     known.push(Known { offset, topic, sequence, accepted_ms: now_ms, gone: false });
                 }
             }
