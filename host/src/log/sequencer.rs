@@ -318,12 +318,12 @@ impl Sequencer {
 
     /// Finds the place of an event: the one of an earlier event of its name, one in the schedule, or the next
     /// one of its topic.
-    fn place(&mut self, mut event: Event, now_ms: Millis) -> Placed {
+    fn place(&mut self, event: Event, now_ms: Millis) -> Placed {
         let name = (event.named && self.dedupe.is_on()).then(|| NameHash::of(&event));
         if let Some(place) = name.and_then(|name| self.dedupe.find(name, now_ms)) {
             return Placed { place, duplicate: true };
         }
-        let place = match event.deliver_at_ms.take().filter(|due_ms| *due_ms > now_ms) {
+        let place = match event.deliver_at_ms.filter(|due_ms| *due_ms > now_ms) {
             Some(due_ms) => self.schedule(event, due_ms, now_ms),
             None => self.append(event, now_ms),
         };
@@ -371,6 +371,7 @@ impl Sequencer {
         topic.info.messages += 1;
         topic.info.bytes += event.bytes() as u64;
         topic.note(id, self.group_number, &mut self.gathering);
+        event.deliver_at_ms = None;
         // All messages of a topic share one copy of its name.
         event.topic = topic.info.name.clone();
         let sequence = topic.info.last_sequence;
