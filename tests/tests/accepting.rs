@@ -105,7 +105,7 @@ fn many_who_publish_the_same_at_once_are_all_answered_with_one_place() {
 
 #[test]
 fn without_a_window_every_event_is_stored() {
-    let daemon = Daemon::setup().flag("dedupe-window", "0s").start();
+    let daemon = Daemon::setup().flag("--dedupe-window", "0s").start();
     let bus = daemon.client();
     for _ in 0..2 {
         event(&bus, "a", &[], "{}").expect(201);
@@ -257,7 +257,7 @@ fn a_handler_publishes_for_later_with_its_acknowledgement_or_not_at_all() {
 #[test]
 fn what_is_too_large_is_told_how_to_go_by_reference() {
     let mut daemon =
-        Daemon::setup().flag("message-data-max", "1KiB").plugin("worker", &guest("obedient"), MANIFEST).start();
+        Daemon::setup().flag("--message-data-max", "1KiB").plugin("worker", &guest("obedient"), MANIFEST).start();
     let bus = daemon.client();
     let refused = event(&bus, "large", &[], vec![b'x'; 2_000]).problem(413, "too-large");
     assert!(refused.hint.contains("dataref"), "{refused:?}");
