@@ -160,7 +160,8 @@ impl Parts<'_> {
         let bytes = self.data.len();
         if bytes > data_bytes_max {
             return Err(PublishRefusal::TooLarge(format!(
-                "the data has {bytes} bytes; at most {data_bytes_max} are accepted"
+                "the data has {bytes} bytes; at most {data_bytes_max} are accepted. Put it where consumers can fetch it, and \
+                 publish its address as the attribute `dataref`"
             )));
         }
         let optional = |text: &Option<Cow<'_, str>>| text.as_ref().map_or(0, |text| text.len());
@@ -325,7 +326,10 @@ mod tests {
         let long = "x".repeat(limits::MESSAGE_ATTRIBUTES_BYTES_MAX);
         let data = vec![0; limits::MIB + 1];
         let table = [
-            (Parts { data: &data, ..parts() }, "the data has 1048577 bytes; at most 1048576 are accepted"),
+            (
+                Parts { data: &data, ..parts() },
+                "the data has 1048577 bytes; at most 1048576 are accepted. Put it where consumers can fetch it, and publish its address as the attribute `dataref`",
+            ),
             (attributes(&[("a", &long)]), "names and attributes have 65555 bytes; at most 65536 are accepted"),
             (
                 Parts { key: Some(long[..limits::KEY_BYTES_MAX + 1].into()), ..parts() },
