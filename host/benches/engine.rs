@@ -1,10 +1,11 @@
 //! How fast the bus is inside: published messages to acknowledged deliveries, synced, with real Wasm
-//! consumers and without HTTP, beside append + fdatasync of the same disk in the same run.
+//! consumers and without HTTP, beside append + fdatasync of the same disk in the same run. And how fast one
+//! counter in the state is, which every message of one key reads and writes: by how much it outruns the disk.
 //!
 //! Each round measures the disk, then the bus, so that a machine that is slow for a while is slow for both.
 //! What is compared is the ratio; the medians of all rounds are printed.
 //!
-//! Run it by `make bench-engine`. It needs the guest `glance`, and says so where it is missing.
+//! Run it by `make bench-engine`. It needs the guests `glance` and `obedient`, and says so where one is missing.
 
 #![allow(clippy::print_stdout, reason = "the table is what a benchmark is for")]
 
@@ -22,8 +23,8 @@ use sandpost::clock::SystemClock;
 use sandpost::deploy::{ActiveVersion, Host as _};
 use sandpost::engine::{Engine, EngineOptions};
 use sandpost::limits::MESSAGE_DATA_BYTES_MAX;
-use sandpost::log::PluginRecord;
 use sandpost::log::redb_log::{OpenOptions, RedbLog};
+use sandpost::log::{Log as _, PluginRecord};
 use sandpost::message::Event;
 use sandpost::policy::{Manifest, Policy, StartAt, SubscriptionSpec};
 use sandpost::sandbox::{Program, Sandbox, SandboxOptions};
@@ -38,34 +39,50 @@ const OUTSTANDING: usize = 4_096;
 const FAN_OUT: u64 = 3;
 const SINGLE_PUBLISHES: usize = 500;
 const KEYS: u64 = 10_000;
+/// Consumers that take each message, for deliveries.
+const CONSUMERS: [&str; FAN_OUT as usize] = ["email", "inventory", "analytics"];
+const COUNTER: &str = "counter";
+/// What each message tells the consumer `obedient` to do with the counter.
+const INCREMENT: &str = r#"{"do":"increment","key":"hot"}"#;
 
 struct Round {
     fdatasync_us: f64,
     single_us: f64,
     deliveries_per_second: f64,
     hot_key_per_second: f64,
+    increments_per_second: f64,
+}
+
+impl Round {
+    /// Increments of the counter in the time of one sync of the disk.
+    fn increments_a_sync(&self) -> f64 {
+        self.increments_per_second * self.fdatasync_us / 1e6
+    }
 }
 
 fn main() -> Result<()> {
-    let guest = guest()?;
+    let (glance, obedient) = (guest("glance")?, guest("obedient")?);
     let folder = std::env::var_os("SANDPOST_BENCH_FOLDER").map_or_else(|| PathBuf::from(TARGET), PathBuf::from);
     let mut rounds = Vec::new();
-    println!("round  fdatasync us  publish us  ratio  deliveries/s  one hot key/s");
+    println!("round  fdatasync us  publish us  ratio  deliveries/s  one hot key/s  increments/s  a sync");
     for number in 1..=ROUNDS {
         let scratch = tempfile::tempdir_in(&folder).context("a folder for the benchmark's data")?;
         let round = Round {
             fdatasync_us: append_and_sync(scratch.path())?,
-            single_us: single_publish(&guest, scratch.path())?,
-            deliveries_per_second: throughput(&guest, &scratch.path().join("many"), MESSAGES, Some(KEYS))?,
-            hot_key_per_second: throughput(&guest, &scratch.path().join("one"), MESSAGES / 4, Some(1))?,
+            single_us: single_publish(&glance, scratch.path())?,
+            deliveries_per_second: throughput(&glance, &scratch.path().join("many"), MESSAGES, Some(KEYS))?,
+            hot_key_per_second: throughput(&glance, &scratch.path().join("one"), MESSAGES / 4, Some(1))?,
+            increments_per_second: increments(&obedient, &scratch.path().join("counter"), MESSAGES / 4)?,
         };
         println!(
-            "{number:>5}  {:>12.0}  {:>10.0}  {:>4.1}x  {:>12.0}  {:>13.0}",
+            "{number:>5}  {:>12.0}  {:>10.0}  {:>4.1}x  {:>12.0}  {:>13.0}  {:>12.0}  {:>5.1}x",
             round.fdatasync_us,
             round.single_us,
             round.single_us / round.fdatasync_us,
             round.deliveries_per_second,
             round.hot_key_per_second,
+            round.increments_per_second,
+            round.increments_a_sync(),
         );
         rounds.push(round);
     }
@@ -82,6 +99,8 @@ fn main() -> Result<()> {
     println!("  ... of the disk's own         {:>9.1} x", median(|round| round.single_us / round.fdatasync_us));
     println!("  deliveries, {KEYS} keys      {:>9.0} /s", median(|round| round.deliveries_per_second));
     println!("  deliveries, one hot key       {:>9.0} /s", median(|round| round.hot_key_per_second));
+    println!("  increments of one counter     {:>9.0} /s", median(|round| round.increments_per_second));
+    println!("  ... in the time of a sync     {:>9.1}", median(Round::increments_a_sync));
     Ok(())
 }
 
@@ -101,7 +120,7 @@ fn append_and_sync(folder: &Path) -> Result<f64> {
 
 /// One publisher that waits for each message to be synced, with the consumers running.
 fn single_publish(guest: &[u8], folder: &Path) -> Result<f64> {
-    let rig = Rig::start(guest, &folder.join("single"))?;
+    let rig = Rig::start(guest, &CONSUMERS, &folder.join("single"))?;
     let times = rig.runtime.block_on(async {
         let mut times = Vec::new();
         for number in 0..SINGLE_PUBLISHES as u64 {
@@ -118,56 +137,44 @@ fn single_publish(guest: &[u8], folder: &Path) -> Result<f64> {
 
 /// Deliveries per second from the first publish until the last acknowledgement is sequenced.
 fn throughput(guest: &[u8], folder: &Path, messages: u64, keys: Option<u64>) -> Result<f64> {
-    let rig = Rig::start(guest, folder)?;
-    let events: Vec<Event> = (0..messages).map(|number| event(number, keys)).collect();
-    let began = Instant::now();
-    rig.runtime.block_on(async {
-        let mut outstanding = VecDeque::new();
-        for event in events {
-            if outstanding.len() == OUTSTANDING {
-                let oldest: tokio::task::JoinHandle<_> = outstanding.pop_front().expect("it is full");
-                oldest.await??;
-            }
-            let bus = rig.bus.clone();
-            outstanding.push_back(tokio::spawn(async move { bus.publish(vec![event]).await }));
-        }
-        for publish in outstanding {
-            publish.await??;
-        }
-        anyhow::Ok(())
-    })?;
-    let deadline = Instant::now() + Duration::from_secs(120);
-    loop {
-        let acked: u64 = rig.bus.subscriptions()?.iter().map(|view| view.acked).sum();
-        if acked == messages * FAN_OUT {
-            break;
-        }
-        ensure!(Instant::now() < deadline, "only {acked} of {} deliveries were acknowledged", messages * FAN_OUT);
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let took = began.elapsed();
+    let rig = Rig::start(guest, &CONSUMERS, folder)?;
+    let took = rig.settles((0..messages).map(|number| event(number, keys)).collect(), FAN_OUT)?;
     rig.stop();
     Ok((messages * FAN_OUT) as f64 / took.as_secs_f64())
 }
 
-/// A bus with three consumers, in this process.
+/// Increments per second of one counter. Each reads what the one before it wrote, and waits for no sync: the order of
+/// the log sees to it that none is durable without those before it.
+fn increments(guest: &[u8], folder: &Path, messages: u64) -> Result<f64> {
+    let rig = Rig::start(guest, &[COUNTER], folder)?;
+    let increment = |number| Event { data: Bytes::from_static(INCREMENT.as_bytes()), ..event(number, Some(1)) };
+    let took = rig.settles((0..messages).map(increment).collect(), 1)?;
+    let (counted, _) = rig.log.state_get(COUNTER, "hot")?;
+    ensure!(counted.as_deref() == Some(messages.to_string().as_bytes()), "{messages} increments make {counted:?}");
+    rig.stop();
+    Ok(messages as f64 / took.as_secs_f64())
+}
+
+/// A bus in this process.
 struct Rig {
     runtime: tokio::runtime::Runtime,
+    log: Arc<RedbLog>,
     bus: Bus,
     engine: Arc<Engine>,
 }
 
 impl Rig {
-    fn start(guest: &[u8], folder: &Path) -> Result<Self> {
+    /// With consumers of these names, all the same guest.
+    fn start(guest: &[u8], consumers: &[&str], folder: &Path) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let log = Arc::new(RedbLog::open(&OpenOptions::new(folder))?);
         let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let options = EngineOptions { workers, message_data_max: MESSAGE_DATA_BYTES_MAX };
-        let (engine, _) = Engine::start(log, Arc::new(SystemClock), runtime.handle(), options)?;
+        let (engine, _) = Engine::start(log.clone(), Arc::new(SystemClock), runtime.handle(), options)?;
         let bus = Bus::new(MESSAGE_DATA_BYTES_MAX);
         bus.serve_on(engine.clone())?;
         let sandbox = Sandbox::new(SandboxOptions::new(folder.join("artifacts")))?;
-        for stem in ["email", "inventory", "analytics"] {
+        for &stem in consumers {
             let spec = SubscriptionSpec {
                 name: stem.to_owned(),
                 topics: vec![TopicFilter::parse("order.*")?],
@@ -182,7 +189,38 @@ impl Rig {
             bus.activate(stem, ActiveVersion { manifest, record, program })?;
         }
         bus.open();
-        Ok(Self { runtime, bus, engine })
+        Ok(Self { runtime, log, bus, engine })
+    }
+
+    /// How long it takes to publish events, and to have each acknowledged by so many subscriptions.
+    fn settles(&self, events: Vec<Event>, subscriptions: u64) -> Result<Duration> {
+        let deliveries = events.len() as u64 * subscriptions;
+        let began = Instant::now();
+        self.runtime.block_on(async {
+            let mut outstanding = VecDeque::new();
+            for event in events {
+                if outstanding.len() == OUTSTANDING {
+                    let oldest: tokio::task::JoinHandle<_> = outstanding.pop_front().expect("it is full");
+                    oldest.await??;
+                }
+                let bus = self.bus.clone();
+                outstanding.push_back(tokio::spawn(async move { bus.publish(vec![event]).await }));
+            }
+            for publish in outstanding {
+                publish.await??;
+            }
+            anyhow::Ok(())
+        })?;
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            let acked: u64 = self.bus.subscriptions()?.iter().map(|view| view.acked).sum();
+            if acked == deliveries {
+                break;
+            }
+            ensure!(Instant::now() < deadline, "only {acked} of {deliveries} deliveries were acknowledged");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(began.elapsed())
     }
 
     fn stop(self) {
@@ -208,8 +246,8 @@ fn event(number: u64, keys: Option<u64>) -> Event {
     }
 }
 
-fn guest() -> Result<Vec<u8>> {
-    let path = Path::new(TARGET).join("wasm32-wasip2/guest/glance.wasm");
+fn guest(name: &str) -> Result<Vec<u8>> {
+    let path = Path::new(TARGET).join(format!("wasm32-wasip2/guest/{name}.wasm"));
     std::fs::read(&path).with_context(|| format!("{} is missing: run `make bench-engine`", path.display()))
 }
 
