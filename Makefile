@@ -21,7 +21,7 @@ GUEST_BUILT := $(TARGET_DIR)/$(WASM)/guest
 # $(call copy,FROM,TO): TO keeps its time where nothing changed.
 copy = { cmp -s $(1) $(2) 2> /dev/null || cp $(1) $(2); }
 
-.PHONY: help demo test lint fmt build guests example-github bench-engine dist check-rust check-wasm check-cc check-npm
+.PHONY: help demo test lint fmt build guests example-github example-payments example-video bench-engine dist check-rust check-wasm check-cc check-npm
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ help: ## List the targets
 demo: build guests ## Show a stream of orders on a bus, from publish to redrive
 	@$(TARGET_DIR)/debug/orders-demo
 
-test: build guests ## Run all tests, the demo and the example with recorded webhooks
+test: build guests ## Run all tests, the demo and the examples
 	@CARGO=$(CARGO) .ci/test
 
 lint: check-rust check-wasm check-cc ## Check the format, clippy (natively and for wasm) and the docs; warnings are errors
@@ -45,7 +45,7 @@ fmt: check-rust ## Format the code
 build: check-rust check-cc ## Build the bus, and the programs of the examples
 	@test -e $(TARGET_DIR)/debug/sandpost || \
 	  echo "The first build compiles wasmtime and takes some minutes (about 12 on two cores)."
-	$(CARGO) build $(LOCKED) --package sandpost --package orders-demo --package github-webhooks
+	$(CARGO) build $(LOCKED) --package sandpost --package orders-demo --package payments --package video --package github-webhooks
 
 guests: check-rust check-wasm ## Build the consumers, and put them with their manifests in target/guests
 	@mkdir -p $(GUESTS)
@@ -60,6 +60,12 @@ guests: check-rust check-wasm ## Build the consumers, and put them with their ma
 
 example-github: build guests check-npm ## Publish 329 recorded GitHub webhooks, and check counts and order
 	@$(TARGET_DIR)/debug/github-webhooks
+
+example-payments: build guests ## Book transfers on a bus that is killed again and again, and check every balance
+	@$(TARGET_DIR)/debug/payments
+
+example-video: build guests ## Transcode videos by reference, with instances that come and go with the backlog
+	@$(TARGET_DIR)/debug/video
 
 bench-engine: guests check-cc ## Measure the engine beside the disk it writes to (release build)
 	$(CARGO) bench $(LOCKED) --package sandpost --bench engine

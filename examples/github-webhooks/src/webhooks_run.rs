@@ -34,8 +34,9 @@ pub(crate) fn run(bus: &Bus, places: &Places, webhooks: &[Webhook], checks: &mut
             r#type: &webhook.topic,
             subject: None,
             partitionkey: webhook.key.as_deref(),
-            datacontenttype: "application/json",
-            data: webhook.payload.clone(),
+            datacontenttype: Some("application/json"),
+            dataref: None,
+            data: Some(webhook.payload.clone()),
         };
         client.publish_binary(&webhook.topic, &event)?;
     }

@@ -1,11 +1,13 @@
 //! The bus's HTTP interface.
 
+use std::fmt;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use ureq::http::Response;
+use serde_json::Value;
+use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body};
 
 use crate::views::{Accepted, DeadLetter, Event, Message, Plugin, Subscription, Topic};
@@ -68,17 +70,34 @@ impl Client {
         let mut request = self
             .agent
             .post(format!("{}/topics/{topic}", self.url))
-            .header("content-type", event.datacontenttype)
             .header("ce-specversion", event.specversion)
             .header("ce-id", &event.id)
             .header("ce-source", event.source)
             .header("ce-type", event.r#type);
-        for (name, value) in [("ce-subject", event.subject), ("ce-partitionkey", event.partitionkey)] {
+        for (name, value) in [
+            ("content-type", event.datacontenttype),
+            ("ce-subject", event.subject),
+            ("ce-partitionkey", event.partitionkey),
+            ("ce-dataref", event.dataref.as_deref()),
+        ] {
             if let Some(value) = value {
                 request = request.header(name, value);
             }
         }
-        self.read(&format!("POST /topics/{topic}"), request.send(event.data.get().as_bytes()))
+        let data = event.data.as_ref().map_or("", |data| data.get());
+        self.read(&format!("POST /topics/{topic}"), request.send(data.as_bytes()))
+    }
+
+    /// Publishes a body that is no event, which the bus makes one of. Answers the status and the answer, also where the
+    /// bus refuses it.
+    ///
+    /// # Errors
+    /// Where the bus does not answer.
+    pub fn publish_plain(&self, topic: &str, content_type: &str, body: &[u8]) -> Result<(u16, Value)> {
+        let request = self.agent.post(format!("{}/topics/{topic}", self.url)).header("content-type", content_type);
+        let answer = request.send(body).with_context(|| format!("POST /topics/{topic}"))?;
+        let status = answer.status().as_u16();
+        Ok((status, answer.into_body().read_json()?))
     }
 
     fn post<T: DeserializeOwned>(
@@ -182,12 +201,36 @@ impl Client {
     }
 }
 
+/// The bus did not do what it was asked for.
+#[derive(Debug)]
+struct Refused {
+    what: String,
+    status: StatusCode,
+    text: String,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}: {}", self.what, self.status, self.text)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Whether a request had no answer, so that nobody knows what became of it, or had the answer that the bus cannot do
+/// it now, as while it starts: it may be sent again.
+#[must_use]
+pub fn may_be_sent_again(error: &anyhow::Error) -> bool {
+    let refused = error.downcast_ref::<Refused>();
+    error.is::<ureq::Error>() || refused.is_some_and(|refused| refused.status == StatusCode::SERVICE_UNAVAILABLE)
+}
+
 /// The answer, where it is a good one.
 fn ok(what: &str, answer: Result<Response<Body>, ureq::Error>) -> Result<Response<Body>> {
     let mut answer = answer.with_context(|| what.to_owned())?;
     if !answer.status().is_success() {
         let text = answer.body_mut().read_to_string().unwrap_or_default();
-        bail!("{what}: {}: {text}", answer.status());
+        return Err(Refused { what: what.to_owned(), status: answer.status(), text }.into());
     }
     Ok(answer)
 }

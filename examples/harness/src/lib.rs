@@ -19,7 +19,7 @@ use anyhow::{Result, bail};
 
 pub use bus::{Bus, Places, SERVE};
 pub use checks::Checks;
-pub use client::Client;
+pub use client::{Client, may_be_sent_again};
 pub use tail::Tail;
 pub use views::{Accepted, Attempt, DeadLetter, Event, Message, Plugin, Subscription, Topic, Waiting};
 

@@ -16,8 +16,13 @@ pub struct Event<'a> {
     /// The message's key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partitionkey: Option<&'a str>,
-    pub datacontenttype: &'static str,
-    pub data: Box<RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub datacontenttype: Option<&'static str>,
+    /// Where the data is, where it is not in the event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dataref: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<Box<RawValue>>,
 }
 
 impl<'a> Event<'a> {
@@ -31,16 +36,36 @@ impl<'a> Event<'a> {
         kind: &'a str,
         data: &impl Serialize,
     ) -> serde_json::Result<Self> {
-        Ok(Self {
+        let data = Some(serde_json::value::to_raw_value(data)?);
+        let empty = Self::by_reference(id, source, kind, None);
+        Ok(Self { datacontenttype: Some("application/json"), data, ..empty })
+    }
+
+    /// An event whose data lies elsewhere, or that has none.
+    pub fn by_reference(
+        id: impl Into<String>,
+        source: &'a str,
+        kind: &'a str,
+        dataref: impl Into<Option<String>>,
+    ) -> Self {
+        Self {
             specversion: "1.0",
             id: id.into(),
             source,
             r#type: kind,
             subject: None,
             partitionkey: None,
-            datacontenttype: "application/json",
-            data: serde_json::value::to_raw_value(data)?,
-        })
+            datacontenttype: None,
+            dataref: dataref.into(),
+            data: None,
+        }
+    }
+
+    /// Sets the subject.
+    #[must_use]
+    pub fn subject(mut self, subject: &'a str) -> Self {
+        self.subject = Some(subject);
+        self
     }
 
     /// Sets the key.
@@ -64,10 +89,14 @@ pub struct Message {
     pub id: String,
     pub topic: String,
     pub sequence: u64,
+    pub offset: u64,
     pub subject: Option<String>,
     pub partitionkey: Option<String>,
+    pub dataref: Option<String>,
     #[serde(default)]
     pub data: Value,
+    /// In the place of `data` where that is neither JSON nor text.
+    pub data_base64: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -94,6 +123,8 @@ pub struct Subscription {
     /// Age of the oldest pending message; 0 where none is pending.
     pub oldest_pending_seconds: f64,
     pub waiting: Waiting,
+    /// Instances of the consumer that live.
+    pub instances: u32,
     outcomes: Vec<(String, u64)>,
 }
 
