@@ -17,6 +17,8 @@ timeout = "2s"
 [subscription.retry]
 max_attempts = 2
 backoff = { initial = "5ms", factor = 1.0, max = "5ms", jitter = 0.0 }
+[subscription.breaker]
+enabled = false
 [limits]
 memory = "16MiB"
 [grants]
