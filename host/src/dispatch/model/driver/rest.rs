@@ -27,8 +27,8 @@ impl World {
         assert_eq!(waiting.total(), pending, "every message has a reason: {waiting:?}");
         if self.active {
             assert_eq!(waiting.running, self.in_hand(), "{waiting:?}");
-            let gated = waiting.breaker + waiting.over_rate;
-            let moves = waiting.running + waiting.runnable + waiting.due_later + gated;
+            let timed = waiting.due_later + waiting.full.values().sum::<u64>();
+            let moves = waiting.running + waiting.runnable + timed + waiting.breaker + waiting.over_rate;
             assert!(waiting.behind_key == 0 || moves > 0, "behind no message: {waiting:?}");
             let all = pending - waiting.running - waiting.parked;
             let until_ms = self.dispatcher.gate.breaker.open_until_ms();
@@ -39,7 +39,7 @@ impl World {
             } else {
                 assert_eq!((waiting.paused, waiting.breaker_until_ms), (0, None), "{waiting:?}");
             }
-            assert_eq!(waiting.due_later > 0, waiting.next_due_ms.is_some(), "{waiting:?}");
+            assert_eq!(timed > 0, waiting.next_due_ms.is_some(), "{waiting:?}");
         }
         assert!(explanation.oldest_ms.is_none_or(|oldest_ms| oldest_ms <= self.now_ms));
 
