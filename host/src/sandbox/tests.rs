@@ -435,7 +435,7 @@ fn a_publish_is_refused_with_its_reason() {
     assert_eq!(bench.told(&[(b'P', "out.a")]), "3:one call publishes at most 1000 events");
     let script = [(b'p', "out.a"), (b'J', "")];
     let called = bench.call(&bench.program(), &mut None, &script, PATIENCE, state(&[]), 4).unwrap();
-    let reason = "2:the data has 5 bytes; at most 4 are accepted".to_owned();
+    let reason = "2:the data has 5 bytes; at most 4 are accepted. Put it where consumers can fetch it, and publish its address as the attribute `dataref`".to_owned();
     assert_eq!(called.outcome, Outcome::Reject { reason });
 }
 
