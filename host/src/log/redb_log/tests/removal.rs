@@ -310,7 +310,8 @@ fn drained() -> (Arc<TempDir>, Vec<Offset>) {
     for _ in 0..40 {
         bench.publish((0..50).map(|_| sized("order.placed", "1", 10_000)).collect());
     }
-    remove(&bench, |message| !message.offset.is_multiple_of(300));
+    // The newest ones stay where they are, at the end of the file: redb gives back a free end by itself.
+    remove(&bench, |message| message.offset < 1_950 && !message.offset.is_multiple_of(300));
     let left = bench.offsets(">", 0, WIDE);
     let Bench { log, folder, .. } = bench;
     log.close();
