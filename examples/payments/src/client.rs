@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use bank::Transfer;
@@ -11,7 +12,9 @@ use example_harness::{Client, Event, may_be_sent_again, wait_for};
 use crate::SOURCE;
 
 /// Transfers that are requested at a time.
-const BATCH: usize = 20;
+const BATCH: usize = 10;
+/// People do not all pay at once: without this everything would be requested before the bus is killed the first time.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// A thread that requests transfers.
 pub(crate) struct Payers {
@@ -28,6 +31,7 @@ impl Payers {
             for batch in transfers.chunks(BATCH) {
                 again += request(&client, batch)?;
                 counted.fetch_add(batch.len(), Ordering::Relaxed);
+                std::thread::sleep(PAUSE);
             }
             Ok(again)
         });
