@@ -83,6 +83,8 @@ pub(super) struct World {
     policy: Policy,
     active: bool,
     version: u8,
+    /// Whether most calls fail.
+    outage: bool,
     /// Versions that were rolled back, since the process began.
     rolled_back: BTreeSet<u8>,
     now_ms: Millis,
@@ -124,6 +126,7 @@ impl World {
             policy,
             active: false,
             version: 0,
+            outage: false,
             rolled_back: BTreeSet::new(),
             now_ms: 1_000,
             told: 0,
@@ -144,7 +147,7 @@ impl World {
 
     /// Something that may happen, happens.
     pub(super) fn happen(&mut self) {
-        match self.random.u32(0..107) {
+        match self.random.u32(0..108) {
             0..14 => self.publish(),
             14..24 => self.sync(),
             24..32 => self.tell(),
@@ -168,6 +171,7 @@ impl World {
             102 => self.deploy(),
             103 => self.roll_back(),
             104..106 => self.timer(),
+            107 => self.outage = !self.outage,
             _ => self.crash(),
         }
         self.check();
@@ -485,7 +489,7 @@ impl World {
     fn outcome(&mut self) -> Outcome {
         let reason = || "r".to_owned();
         let after = if self.random.bool() { None } else { Some(Duration::from_millis(self.random.u64(0..300))) };
-        match self.random.u32(0..16) {
+        match self.random.u32(0..if self.outage { 6 } else { 16 }) {
             0..2 => Outcome::Retry { reason: reason(), after },
             2 => Outcome::Unavailable { reason: reason(), after },
             3 => Outcome::Trapped { report: reason() },
