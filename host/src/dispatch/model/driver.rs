@@ -171,7 +171,7 @@ impl World {
             102 => self.deploy(),
             103 => self.roll_back(),
             104..106 => self.timer(),
-            107 => self.outage = !self.outage,
+            106 => self.outage = !self.outage,
             _ => self.crash(),
         }
         self.check();
