@@ -1,7 +1,10 @@
 //! The bus as its edges see it: what HTTP, the command line and deployments may ask of it.
 
 mod activation;
+pub mod filter;
+mod letters;
 mod operate;
+mod rehearse;
 mod scheduled;
 mod seek;
 mod views;
@@ -11,18 +14,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::watch;
+use bytes::Bytes;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::block_in_place;
 
 use crate::deploy::ActivateError;
+use crate::dispatch::announce::Lag;
 use crate::engine::Engine;
 use crate::limits::{FETCH_MESSAGES_MAX, MIB, WINDOW_BYTES_MAX};
 use crate::log::{Change, ReadBounds, ReadError, Selection, Txn};
 use crate::message::{Event, Offset, Sequence, SharedMessage};
 use crate::policy::StartAt;
 use crate::publish::{self, Accepted, PublishError};
+use crate::sandbox::Sandbox;
 use crate::topic::TopicFilter;
-use crate::view::{DeadLetterView, PluginView, Readiness, SeekView, SubscriptionView, TopicView};
+use crate::view::{DeadLetterView, PluginView, Readiness, RehearsalView, SeekView, SubscriptionView, TopicView};
 use activation::Running;
+pub use filter::DeadLetterFilter;
+use operate::Deed;
+pub use operate::{Operated, Operation};
 
 /// Why a question or command was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,20 +45,22 @@ pub enum BusError {
     UnknownDeadLetter { id: String },
     #[error("no message is scheduled under the number {number}")]
     UnknownScheduled { number: u64 },
+    #[error(transparent)]
+    Filter(#[from] filter::FilterError),
+    #[error("the chosen dead letters are of several consumers, such as `{one}` and `{other}`")]
+    SeveralConsumers { one: String, other: String },
+    #[error("nothing of the consumer `{consumer}` is deployed, whose manifest a rehearsal runs under")]
+    NotDeployed { consumer: String },
+    #[error("the component cannot be rehearsed: {error}")]
+    Candidate { error: String },
+    #[error("another rehearsal runs")]
+    Rehearsing,
     #[error("subscription `{subscription}` is declared by `{manifest}`; remove it there first")]
     StillDeclared { subscription: String, manifest: String },
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error("the bus is stopping")]
     Stopping,
-}
-
-/// Which dead letters a command means. All given parts must hold.
-#[derive(Clone, Debug, Default)]
-pub struct DeadLetterFilter {
-    pub subscription: Option<String>,
-    /// Ids as `SUBSCRIPTION:OFFSET`.
-    pub ids: Vec<String>,
 }
 
 /// The events of one publish, accepted or refused as one.
@@ -67,6 +79,10 @@ struct Inner {
     active: Mutex<BTreeMap<String, Running>>,
     /// What is known of consumers that do not run as their files say. Set once deployments have begun.
     deployments: OnceLock<Box<dyn Fn() -> Vec<PluginView> + Send + Sync>>,
+    /// Where rehearsals run. Set once deployments have begun.
+    sandbox: OnceLock<Arc<Sandbox>>,
+    /// One rehearsal at a time: each may compile, and hold a component in memory.
+    rehearsals: Arc<Semaphore>,
     message_data_max: usize,
     /// Whether the consumers were looked at that lay in the plugin folder at the start. Until then a message
     /// would miss subscriptions that are about to come into being.
@@ -82,6 +98,8 @@ impl Bus {
             engine: ArcSwapOption::empty(),
             active: Mutex::default(),
             deployments: OnceLock::new(),
+            sandbox: OnceLock::new(),
+            rehearsals: Arc::new(Semaphore::new(1)),
             message_data_max,
             open: AtomicBool::new(false),
             unready: Mutex::new("starting".to_owned()),
@@ -117,6 +135,11 @@ impl Bus {
     pub fn report_deployments(&self, views: impl Fn() -> Vec<PluginView> + Send + Sync + 'static) {
         // Deployments begin once; a second report would be a bug of ours.
         assert!(self.inner.deployments.set(Box::new(views)).is_ok(), "deployments are reported once");
+    }
+
+    /// Where components are rehearsed.
+    pub fn rehearse_in(&self, sandbox: Arc<Sandbox>) {
+        assert!(self.inner.sandbox.set(sandbox).is_ok(), "a bus has one sandbox");
     }
 
     /// Publishes events, all or none of them, and answers once they are synced.
@@ -257,22 +280,49 @@ impl Bus {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<DeadLetterView>, BusError> {
-        operate::list(&*self.engine()?, filter, after, limit)
+        letters::list(&*self.engine()?, filter, after, limit)
     }
 
     /// One dead letter, with its message.
     pub fn dead_letter(&self, id: &str) -> Result<DeadLetterView, BusError> {
-        operate::show(&*self.engine()?, id)
+        letters::show(&*self.engine()?, id)
     }
 
-    /// Offers dead letters again to the subscriptions they failed in. Answers how many, once that is synced.
-    pub async fn redrive(&self, filter: &DeadLetterFilter) -> Result<u64, BusError> {
-        operate::redrive(&*self.engine()?, filter).await
+    /// Offers dead letters again to the subscriptions they failed in. Answers once that is synced.
+    pub async fn redrive(&self, operation: Operation) -> Result<Operated, BusError> {
+        self.operate(operation, Deed::Redrive).await
     }
 
-    /// Drops dead letters; they count as skipped. Answers how many, once that is synced.
-    pub async fn drop_dead_letters(&self, filter: &DeadLetterFilter) -> Result<u64, BusError> {
-        operate::drop_letters(&*self.engine()?, filter).await
+    /// Drops dead letters; they count as skipped. Answers once that is synced.
+    pub async fn drop_dead_letters(&self, operation: Operation) -> Result<Operated, BusError> {
+        self.operate(operation, Deed::Drop).await
+    }
+
+    async fn operate(&self, operation: Operation, deed: Deed) -> Result<Operated, BusError> {
+        let engine = self.engine()?;
+        // A task of its own: no page is left half way where nobody waits for the answer any more.
+        let task = tokio::spawn(async move { operate::operate(&engine, operation, deed).await });
+        task.await.map_err(|_| BusError::Stopping)?
+    }
+
+    /// Runs dead letters through a component that is not deployed, with nothing committed.
+    pub async fn rehearse(
+        &self,
+        filter: DeadLetterFilter,
+        letters_max: usize,
+        component: Bytes,
+    ) -> Result<RehearsalView, BusError> {
+        let engine = self.engine()?;
+        let only = self.inner.rehearsals.clone().try_acquire_owned().map_err(|_| BusError::Rehearsing)?;
+        let sandbox = self.inner.sandbox.get().ok_or(BusError::Stopping)?.clone();
+        let Some((consumer, cast)) = block_in_place(|| rehearse::cast(&engine, &filter, letters_max))? else {
+            return Ok(RehearsalView::default());
+        };
+        let manifest = self.inner.active().get(&*consumer).map(|running| running.manifest().clone());
+        let manifest = manifest.ok_or_else(|| BusError::NotDeployed { consumer: consumer.to_string() })?;
+        let message_data_max = self.inner.message_data_max;
+        let stage = rehearse::Stage { engine, sandbox, component, message_data_max, _only: only };
+        rehearse::rehearse(stage, consumer, manifest, cast).await
     }
 
     pub fn plugins(&self) -> Vec<PluginView> {
@@ -315,6 +365,12 @@ impl Bus {
                     "the backlog grows old"
                 );
             }
+            one.subscription.tell_of_lag(&Lag {
+                begins: view.lagging,
+                pending: view.pending,
+                oldest_pending_seconds: view.oldest_pending_seconds,
+                lag_warn_seconds: view.lag_warn_seconds,
+            });
         }
     }
 

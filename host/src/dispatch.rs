@@ -14,6 +14,7 @@
 //! Messages of one key form a **lane**, which runs them in order, one at a time. A lane runs its
 //! messages in retry first, by offset, then its queue, then its held rows.
 
+pub mod announce;
 mod breaker;
 mod expiry;
 mod explain;
@@ -159,6 +160,7 @@ enum Ready {
 /// One subscription's messages, and what may run.
 pub struct Dispatcher {
     id: SubscriptionId,
+    name: Arc<str>,
     epoch: u64,
     policy: Policy,
     selection: Selection,
@@ -255,6 +257,7 @@ impl Dispatcher {
         let gate = gate::Gate::new(loaded.record.paused, &policy);
         let mut dispatcher = Self {
             id: loaded.id,
+            name: loaded.name.as_str().into(),
             epoch: loaded.record.epoch,
             policy,
             selection: loaded.record.selection.clone(),

@@ -110,6 +110,8 @@ pub const EVIDENCE_FIRST_MAX: usize = 4;
 pub const EVIDENCE_LAST_MAX: usize = 28;
 /// Bytes of error text or backtrace that one attempt keeps.
 pub const EVIDENCE_TEXT_BYTES_MAX: usize = 4 * KIB;
+/// Bytes of a dead letter's last error that the event about it carries; the dead letter has the rest.
+pub const EVENT_ERROR_BYTES_MAX: usize = 512;
 /// The longest delay that a guest or a backoff may ask for: 30 days.
 pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -190,6 +192,9 @@ pub const SECRETS_MAX: usize = 100;
 pub const SECRET_BYTES_MAX: usize = 8 * KIB;
 /// Refused requests that one call may have a line in the log for.
 pub const HTTP_REFUSALS_LOGGED_MAX: u32 = 16;
+
+/// What the calls of a rehearsal may take together; what did not run until then is left out.
+pub const REHEARSAL_MAX: Duration = Duration::from_secs(30);
 
 // --- Subscriptions ----------------------------------------------------------------------------
 

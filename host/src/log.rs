@@ -20,8 +20,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::message::{Event, Millis, Offset, Sequence, SharedMessage, TopicId};
-use crate::outcome::{DeadReason, Digest, Excuse, History};
+use crate::message::{Event, Message, Millis, Offset, Sequence, SharedMessage, TopicId};
+use crate::outcome::{Attempt, DeadReason, Digest, Excuse, History};
 use crate::topic::{TopicFilter, TopicName};
 use position::Position;
 use removal::{Reach, Removal, Standing, Stretch};
@@ -373,6 +373,9 @@ pub struct Settlement {
     pub dead: Vec<(Offset, Option<Arc<DeadRow>>)>,
     /// What dead letters hold back from now on, or no longer where `None`.
     pub parks: Vec<(Offset, Option<Parks>)>,
+    /// Events of the bus's own that tell of this, to be stored with it. They are few and small, and are
+    /// never refused for want of room: what they tell of must be recorded.
+    pub events: Vec<Event>,
 }
 
 impl Settlement {
@@ -386,6 +389,7 @@ impl Settlement {
             held: Vec::new(),
             dead: Vec::new(),
             parks: Vec::new(),
+            events: Vec::new(),
         }
     }
 
@@ -396,6 +400,7 @@ impl Settlement {
             && self.held.is_empty()
             && self.dead.is_empty()
             && self.parks.is_empty()
+            && self.events.is_empty()
     }
 }
 
@@ -527,9 +532,42 @@ pub struct DeadRow {
     pub accepted_ms: Millis,
     pub topic: TopicId,
     pub sequence: Sequence,
+    /// The message's key, id and source: what lists show, and choose by, without reading the message.
+    pub key: Option<String>,
+    pub message_id: String,
+    pub source: String,
     pub history: History,
     /// Set where it turned out later that not the message is at fault.
     pub excused: Option<Excuse>,
+}
+
+impl DeadRow {
+    pub fn of(message: &Message, reason: DeadReason, died_ms: Millis, history: History) -> Self {
+        Self {
+            reason,
+            died_ms,
+            accepted_ms: message.accepted_ms,
+            topic: message.topic_id,
+            sequence: message.sequence,
+            key: message.event.key.clone(),
+            message_id: message.event.id.clone(),
+            source: message.event.source.clone(),
+            history,
+            excused: None,
+        }
+    }
+
+    /// The attempt that failed last, if one was made.
+    pub fn last_attempt(&self) -> Option<&Attempt> {
+        self.history.attempts.last()
+    }
+
+    /// Bytes that it occupies, closely enough for bounds.
+    pub fn bytes(&self) -> usize {
+        let attempts = self.history.attempts.iter().map(|attempt| size_of::<Attempt>() + attempt.text.len());
+        let key = self.key.as_ref().map_or(0, String::len);
+        size_of::<Self>() + key + self.message_id.len() + self.source.len() + attempts.sum::<usize>()
+    }
 }
 
 /// A dead letter with its place.

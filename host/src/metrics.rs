@@ -112,6 +112,7 @@ fn subscription_figures(registry: &mut Registry, subscriptions: &[SubscriptionVi
     let (blocked, paused, open) = (Gauges::default(), Gauges::default(), Gauges::default());
     let (reruns, refunds, openings) = (Counters::default(), Counters::default(), Counters::default());
     let (deliveries, letters, messages) = (Counters::default(), Counters::default(), Counters::default());
+    let episodes = Counters::default();
     for view in subscriptions {
         let labels = vec![("subscription", view.name.clone())];
         let with = |name, value: &str| vec![("subscription", view.name.clone()), (name, value.to_owned())];
@@ -127,6 +128,7 @@ fn subscription_figures(registry: &mut Registry, subscriptions: &[SubscriptionVi
         openings.get_or_create(&labels).inc_by(breaker.map_or(0, |breaker| breaker.opened));
         reruns.get_or_create(&labels).inc_by(view.reruns);
         refunds.get_or_create(&labels).inc_by(view.refunded);
+        episodes.get_or_create(&labels).inc_by(view.lag_episodes);
         let reasons = &view.waiting;
         for (reason, count) in [
             ("running", reasons.running),
@@ -164,6 +166,7 @@ fn subscription_figures(registry: &mut Registry, subscriptions: &[SubscriptionVi
     let help = "Lag: age of the oldest pending message";
     registry.register_with_unit("subscription_oldest_pending", help, Unit::Seconds, oldest);
     registry.register("subscription_lagging", "1 while the oldest pending message is older than lag_warn", lagging);
+    registry.register("subscription_lag_episodes", "How often it came to that, since the start", episodes);
     registry.register("subscription_waiting_messages", "Pending messages by what they wait for", waiting);
     registry.register("subscription_dead_letters", "Dead letters now", dead);
     registry.register("subscription_blocked_keys", "Keys that a retry or a dead letter holds back", blocked);

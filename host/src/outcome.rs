@@ -194,6 +194,14 @@ impl Outcome {
     }
 }
 
+/// A text, cut where it is longer than `bytes_max` and marked as cut.
+pub fn shortened(text: &str, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
+        return text.to_owned();
+    }
+    format!("{}\u{2026}", &text[..text.floor_char_boundary(bytes_max)])
+}
+
 /// One attempt, as a dead letter keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {

@@ -316,7 +316,9 @@ fn start_deployments(settings: &ServeSettings, bus: &Bus, recorded: PluginRecord
     let http_ca = settings.http_ca.clone();
     let sandbox = Sandbox::new(SandboxOptions { http_ca, ..SandboxOptions::new(data_folder.join("artifacts")) })?;
     let options = deploy::Options::new(settings.plugin_folder.clone(), data_folder, Arc::new(|| SystemClock.now_ms()));
-    Ok(Deployments::start(options, Arc::new(bus.clone()), Arc::new(sandbox), recorded)?)
+    let sandbox = Arc::new(sandbox);
+    bus.rehearse_in(sandbox.clone());
+    Ok(Deployments::start(options, Arc::new(bus.clone()), sandbox, recorded)?)
 }
 
 /// Raises the soft limit on open files to the hard one: it is low for the sake of programs that use `select`, and a

@@ -30,11 +30,15 @@ pub struct SubscriptionView {
     pub reopened: u64,
     pub redriven: u64,
     /// Dead letters ever made, by reason.
-    pub died: Vec<(&'static str, u64)>,
+    pub died: BTreeMap<&'static str, u64>,
     /// Age in seconds of the oldest pending message; 0 where none is pending.
     pub oldest_pending_seconds: f64,
     /// Whether that is more than the subscription's `lag_warn`.
     pub lagging: bool,
+    /// The policy's `lag_warn`.
+    pub lag_warn_seconds: f64,
+    /// How often it came to that since the bus started.
+    pub lag_episodes: u64,
     /// Why every pending message waits. The counts add up to `pending`.
     pub waiting: Waiting,
     /// Ids of the dead letters that hold a key or the subscription back, and of those among them that are
@@ -45,7 +49,7 @@ pub struct SubscriptionView {
     /// The offset up to which messages were read from the log.
     pub read_to: Offset,
     /// Calls by outcome since the bus started.
-    pub outcomes: Vec<(&'static str, u64)>,
+    pub outcomes: BTreeMap<&'static str, u64>,
     /// Whether an operator holds it back.
     pub paused: bool,
     /// Null where it is switched off.
@@ -219,6 +223,34 @@ pub struct AttemptView {
     pub text: String,
     pub digest: String,
     pub charged: bool,
+}
+
+/// What would become of dead letters under another component. Nothing of it was committed.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct RehearsalView {
+    /// Absent where no dead letter was chosen.
+    pub consumer: Option<String>,
+    /// The component's.
+    pub digest: Option<String>,
+    pub rehearsed: u64,
+    /// Chosen, and not rehearsed: the time was over, or the message cannot be read.
+    pub left: u64,
+    /// How many calls ended how.
+    pub outcomes: BTreeMap<&'static str, u64>,
+    pub letters: Vec<RehearsedView>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct RehearsedView {
+    pub id: String,
+    /// How the call ended; `needs-http` where it was about to make a request, whatever came of it then;
+    /// `not-called` where no call could be made.
+    pub outcome: &'static str,
+    pub text: String,
+    pub duration_us: u64,
+    /// What it staged, in messages and in keys of its state.
+    pub publishes: usize,
+    pub writes: usize,
 }
 
 /// A consumer as people see it.

@@ -287,8 +287,9 @@ impl Client {
 
     /// How many were redriven.
     #[track_caller]
-    pub fn redrive(&self, command: &Value) -> u64 {
-        let answer: Value = self.post("/dead-letters/redrive", &[], command.to_string()).expect(200).json();
+    pub fn redrive(&self, filter: &Value) -> u64 {
+        let answer: Value =
+            self.post("/dead-letters/redrive", &[], json!({ "filter": filter }).to_string()).expect(200).json();
         answer["redriven"].as_u64().unwrap_or_else(|| panic!("no count in {answer}"))
     }
 

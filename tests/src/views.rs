@@ -72,8 +72,8 @@ pub struct Subscription {
     pub blocked_keys: u64,
     pub reruns: u64,
     pub refunded: u64,
-    outcomes: Vec<(String, u64)>,
-    died: Vec<(String, u64)>,
+    outcomes: BTreeMap<String, u64>,
+    died: BTreeMap<String, u64>,
     pub problem: Option<String>,
 }
 
@@ -152,9 +152,8 @@ impl Subscription {
     }
 }
 
-fn count(counts: &[(String, u64)], name: &str) -> u64 {
-    let found = counts.iter().find(|(own, _)| own == name);
-    found.unwrap_or_else(|| panic!("there is no `{name}` in {counts:?}")).1
+fn count(counts: &BTreeMap<String, u64>, name: &str) -> u64 {
+    *counts.get(name).unwrap_or_else(|| panic!("there is no `{name}` in {counts:?}"))
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -179,11 +179,15 @@ fn lists_are_of_one_subscription_or_all_and_come_in_pages() {
         bus.delete(&format!("/dead-letters/{id}")).problem(404, "unknown-dead-letter");
     }
     let redrive = |command: Value| bus.post("/dead-letters/redrive", &[], command.to_string());
-    redrive(json!({ "subscription": "nobody" })).problem(404, "unknown-subscription");
-    redrive(json!({ "ids": ["one:999"] })).problem(404, "unknown-dead-letter");
-    redrive(json!({ "id": "one:1" })).problem(400, "bad-body");
+    let filtered = |filter: Value| redrive(json!({ "filter": filter }));
+    filtered(json!({ "subscription": "nobody" })).problem(404, "unknown-subscription");
+    filtered(json!({ "ids": ["one:999"] })).problem(404, "unknown-dead-letter");
+    filtered(json!({ "id": "one:1" })).problem(400, "bad-body");
+    filtered(json!({ "digest": "123" })).problem(400, "bad-filter");
+    redrive(json!({ "subscription": "one" })).problem(400, "bad-body");
+    redrive(json!({})).problem(400, "bad-body");
     redrive(json!([])).problem(400, "bad-body");
-    assert_eq!(redrive(json!({ "ids": [] })).expect(200).json::<Value>(), json!({ "redriven": 0 }));
+    assert_eq!(filtered(json!({ "ids": [] })).expect(200).json::<Value>()["redriven"], 0);
     assert_eq!(bus.dead_letters("one").len(), 25);
 }
 

@@ -1,5 +1,7 @@
 //! What travels between an example and the bus, as far as the examples look at it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -125,14 +127,14 @@ pub struct Subscription {
     pub waiting: Waiting,
     /// Instances of the consumer that live.
     pub instances: u32,
-    outcomes: Vec<(String, u64)>,
+    outcomes: BTreeMap<String, u64>,
 }
 
 impl Subscription {
     /// How many calls ended so since the bus started.
     #[must_use]
     pub fn calls(&self, outcome: &str) -> u64 {
-        self.outcomes.iter().find(|(name, _)| name == outcome).map_or(0, |(_, count)| *count)
+        self.outcomes.get(outcome).copied().unwrap_or(0)
     }
 }
 

@@ -22,6 +22,10 @@ pub(super) struct Running {
 }
 
 impl Running {
+    pub(super) fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
     pub(super) fn digest(&self) -> String {
         self.record.digest.to_string()
     }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use crate::engine::{Engine, Enrolled};
 use crate::log::{DeadLetter, ReadBounds};
-use crate::message::SharedMessage;
 use crate::outcome::{Attempt, DeadReason, Excuse, OutcomeKind};
 use crate::policy::Order;
 use crate::view::{AttemptView, DeadLetterView, SubscriptionStatus, SubscriptionView};
@@ -56,6 +55,8 @@ pub(super) fn subscription(
         died: DeadReason::ALL.iter().map(|reason| (reason.as_str(), counts.died[*reason as usize])).collect(),
         oldest_pending_seconds: age_ms as f64 / 1000.0,
         lagging: u128::from(age_ms) > policy.lag_warn.as_millis(),
+        lag_warn_seconds: policy.lag_warn.as_secs_f64(),
+        lag_episodes: situation.lag_episodes,
         waiting: explanation.waiting,
         parked_by: situation.holders.iter().map(|offset| format!("{}:{offset}", subscription.name)).collect(),
         on_exhausted: policy.retry.on_exhausted.as_str(),
@@ -72,23 +73,22 @@ pub(super) fn subscription(
     }
 }
 
-/// `message` is shown as far as it names the letter; its data is added by the caller where it is asked for.
-pub(super) fn dead_letter(subscription: &str, letter: &DeadLetter, message: &SharedMessage) -> DeadLetterView {
+/// The message is added by the caller where it is asked for.
+pub(super) fn dead_letter(subscription: &str, letter: &DeadLetter, topic: &str) -> DeadLetterView {
     let row = &letter.row;
-    let event = &message.event;
     DeadLetterView {
         id: format!("{subscription}:{}", letter.offset),
         subscription: subscription.to_owned(),
         reason: row.reason.as_str(),
         excused: row.excused.map(Excuse::as_str),
         died_ms: row.died_ms,
-        topic: event.topic.to_string(),
+        topic: topic.to_owned(),
         sequence: row.sequence,
         offset: letter.offset,
         accepted_ms: row.accepted_ms,
-        key: event.key.clone(),
-        message_id: event.id.clone(),
-        source: event.source.clone(),
+        key: row.key.clone(),
+        message_id: row.message_id.clone(),
+        source: row.source.clone(),
         redrives: row.history.redrives,
         attempts_total: row.history.attempts.len() as u64 + row.history.omitted,
         attempts: row.history.attempts.iter().map(attempt).collect(),

@@ -67,6 +67,13 @@ impl Client {
         self.answer(self.answered(request.send(body))?)
     }
 
+    /// Sends bytes with a query, which says what is to be done with them.
+    pub(crate) fn post_bytes(&self, path: &str, query: &[(&str, String)], body: &[u8]) -> Result<Answer, Failure> {
+        let request = self.agent.post(format!("{}{path}", self.base)).query_pairs(query.iter().cloned());
+        let request = request.header("content-type", "application/octet-stream");
+        self.answer(self.answered(request.send(body))?)
+    }
+
     /// The lines of a stream of server-sent events, as they come.
     pub(crate) fn lines(
         &self,

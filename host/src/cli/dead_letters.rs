@@ -1,12 +1,18 @@
 //! `sandpost dead-letters`: what failed for good, with the evidence, and what to do with it.
 
+mod operate;
+mod rehearse;
+
+use std::path::PathBuf;
+
 use clap::{ArgGroup, Args, Subcommand};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::client::{Answer, Client, segment};
+use super::client::{Client, segment};
 use super::failure::Failure;
 use super::output::{Event, Output, Text, duration, plain, short, text, time};
+use operate::{Rate, Work};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum DeadLettersCommand {
@@ -25,9 +31,8 @@ pub(super) enum DeadLettersCommand {
 
 #[derive(Args, Debug)]
 pub(super) struct ListArgs {
-    /// Those of one subscription
-    #[arg(long, value_name = "NAME")]
-    subscription: Option<String>,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// Those after this one
     #[arg(long, value_name = "ID")]
     after: Option<String>,
@@ -36,49 +41,146 @@ pub(super) struct ListArgs {
     limit: u64,
 }
 
+/// Which dead letters are meant: all that is given must hold.
 #[derive(Args, Debug)]
-#[command(group = ArgGroup::new("which").required(true).args(["ids", "subscription", "all"]))]
+pub(super) struct FilterArgs {
+    /// Those of one subscription
+    #[arg(long, value_name = "NAME")]
+    subscription: Option<String>,
+    /// Those that died for this reason, such as `rejected`
+    #[arg(long)]
+    reason: Option<String>,
+    /// Those of these topics: a name, or a filter such as `order.>`
+    #[arg(long, value_name = "FILTER")]
+    topic: Option<String>,
+    /// Those of one key
+    #[arg(long)]
+    key: Option<String>,
+    /// Those that died then or later: a time as RFC 3339, or how long ago, such as `1h`
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Those that died then or earlier
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// Those whose last attempt ran on this component: its digest, or at least 6 digits of it
+    #[arg(long)]
+    digest: Option<String>,
+    /// Those whose last error has this text in it
+    #[arg(long, value_name = "TEXT")]
+    error: Option<String>,
+    /// Those that turned out not to be at fault: `breaker`, `rolled-back`, or any of these; or those that did not: `no`
+    #[arg(long, value_name = "WHY", num_args = 0..=1, require_equals = true, default_missing_value = "any")]
+    excused: Option<String>,
+}
+
+impl FilterArgs {
+    /// Every part by the name under which the bus knows it.
+    fn parts(&self) -> impl Iterator<Item = (&'static str, &String)> {
+        let parts = [
+            ("subscription", &self.subscription),
+            ("reason", &self.reason),
+            ("topic", &self.topic),
+            ("key", &self.key),
+            ("since", &self.since),
+            ("until", &self.until),
+            ("digest", &self.digest),
+            ("error", &self.error),
+            ("excused", &self.excused),
+        ];
+        parts.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)))
+    }
+}
+
+/// The names of [`FilterArgs`], one of which a command needs that is not to be about all by mistake.
+const PARTS: [&str; 9] = ["subscription", "reason", "topic", "key", "since", "until", "digest", "error", "excused"];
+
+#[derive(Args, Debug)]
+#[command(group = ArgGroup::new("which").required(true).multiple(true).args(PARTS).args(["ids", "all"]))]
 pub(super) struct RedriveArgs {
     /// SUBSCRIPTION:OFFSET, as `list` prints it
     #[arg(value_name = "ID")]
     ids: Vec<String>,
-    /// All of one subscription
-    #[arg(long, value_name = "NAME")]
-    subscription: Option<String>,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// All there are
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = PARTS, conflicts_with = "ids")]
     all: bool,
+    /// No faster than this, such as `50/s`, `100/m` or `1000/h`
+    #[arg(long)]
+    rate: Option<Rate>,
+    /// Count them, and redrive none
+    #[arg(long)]
+    dry_run: bool,
+    /// Redrive none: run them through this component, under the deployed manifest, and say what would become of
+    /// them. Nothing is committed, and no request leaves
+    #[arg(long, value_name = "FILE.wasm", conflicts_with_all = ["rate", "dry_run"])]
+    component: Option<PathBuf>,
+    /// With --component: how many at most
+    #[arg(long, requires = "component", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    limit: u64,
 }
 
 #[derive(Args, Debug)]
-#[command(group = ArgGroup::new("which").required(true).args(["ids", "subscription"]))]
+#[command(group = ArgGroup::new("which").required(true).multiple(true).args(PARTS).args(["ids"]))]
 pub(super) struct DropArgs {
     /// SUBSCRIPTION:OFFSET, as `list` prints it
     #[arg(value_name = "ID")]
     ids: Vec<String>,
-    /// All of one subscription
-    #[arg(long, value_name = "NAME")]
-    subscription: Option<String>,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Count them, and drop none
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub(super) fn run(command: &DeadLettersCommand, client: &Client, output: &Output) -> Result<(), Failure> {
-    match command {
+    let done = match command {
         DeadLettersCommand::List(args) => list(args, client, output),
         DeadLettersCommand::Show { id } => show(id, client, output),
-        DeadLettersCommand::Redrive(args) => redrive(args, client, output),
-        DeadLettersCommand::Drop(args) => drop_letters(args, client, output),
-    }
+        DeadLettersCommand::Redrive(args @ RedriveArgs { component: Some(component), .. }) => {
+            rehearse::run(component, args, client, output)
+        }
+        DeadLettersCommand::Redrive(args) => {
+            let work = Work { ids: &args.ids, filter: &args.filter, rate: args.rate, dry_run: args.dry_run };
+            operate::run(&operate::REDRIVE, &work, client, output)
+        }
+        DeadLettersCommand::Drop(args) => {
+            let work = Work { ids: &args.ids, filter: &args.filter, rate: None, dry_run: args.dry_run };
+            operate::run(&operate::DROP, &work, client, output)
+        }
+    };
+    done.map_err(in_flags)
 }
 
-fn page(client: &Client, subscription: Option<&String>, after: Option<&String>, limit: u64) -> Result<Answer, Failure> {
-    let mut query = vec![("limit", limit.to_string())];
-    query.extend(subscription.map(|name| ("subscription", name.clone())));
-    query.extend(after.map(|id| ("after", id.clone())));
-    client.get("/dead-letters", &query)
+/// What the bus says to whoever asks over HTTP, said to whoever types.
+fn in_flags(failure: Failure) -> Failure {
+    let Failure::Problem { status, mut document } = failure else { return failure };
+    let kind = document["type"].as_str().unwrap_or_default().to_owned();
+    let hint = match kind.as_str() {
+        "/problems/unknown-subscription" => {
+            let near = document["did_you_mean"].as_str().map(|near| format!("Did you mean `{near}`? "));
+            format!("{}`sandpost subscriptions list` lists those there are.", near.unwrap_or_default())
+        }
+        "/problems/unknown-dead-letter" => {
+            "It may have been redriven or dropped; `sandpost dead-letters list` lists those there are.".to_owned()
+        }
+        "/problems/bad-filter" => {
+            let part = document["part"].as_str().unwrap_or_default();
+            format!("It was given with --{part}; `sandpost dead-letters list --help` has all that can be chosen by.")
+        }
+        "/problems/several-consumers" => "Choose one with --subscription.".to_owned(),
+        "/problems/bad-component" => "`sandpost plugins check` tells what is wrong with it.".to_owned(),
+        _ => return Failure::Problem { status, document },
+    };
+    document["hint"] = hint.into();
+    Failure::Problem { status, document }
 }
 
 fn list(args: &ListArgs, client: &Client, output: &Output) -> Result<(), Failure> {
-    let letters = page(client, args.subscription.as_ref(), args.after.as_ref(), args.limit)?;
+    let mut query = vec![("limit", args.limit.to_string())];
+    query.extend(args.filter.parts().map(|(name, value)| (name, value.clone())));
+    query.extend(args.after.as_ref().map(|id| ("after", id.clone())));
+    let letters = client.get("/dead-letters", &query)?;
     if output.json {
         return output.line(&letters.text);
     }
@@ -193,44 +295,4 @@ fn print_errors(attempts: &[&Value], output: &Output) -> Result<(), Failure> {
         output.line(error)?;
     }
     Ok(())
-}
-
-fn redrive(args: &RedriveArgs, client: &Client, output: &Output) -> Result<(), Failure> {
-    let mut command = json!({});
-    if let Some(subscription) = &args.subscription {
-        command["subscription"] = json!(subscription);
-    }
-    if !args.ids.is_empty() {
-        command["ids"] = json!(args.ids);
-    }
-    let headers = [("content-type".to_owned(), "application/json".to_owned())];
-    let answer = client.post("/dead-letters/redrive", &headers, command.to_string().as_bytes())?;
-    let answer = answer.value()?;
-    output.done(&answer, &format!("{} redriven", text(&answer["redriven"])))
-}
-
-fn drop_letters(args: &DropArgs, client: &Client, output: &Output) -> Result<(), Failure> {
-    let mut dropped = 0_u64;
-    let mut drop_one = |id: &str| -> Result<(), Failure> {
-        client.delete(&format!("/dead-letters/{}", segment(id)))?;
-        dropped += 1;
-        Ok(())
-    };
-    args.ids.iter().try_for_each(|id| drop_one(id))?;
-    if let Some(name) = &args.subscription {
-        let mut after = None;
-        loop {
-            let letters = page(client, Some(name), after.as_ref(), 1_000)?.list()?;
-            let Some(last) = letters.last() else { break };
-            after = last["id"].as_str().map(str::to_owned);
-            for id in letters.iter().filter_map(|letter| letter["id"].as_str()) {
-                match drop_one(id) {
-                    // Somebody else has redriven or dropped it meanwhile.
-                    Err(Failure::Problem { status: 404, .. }) => {}
-                    result => result?,
-                }
-            }
-        }
-    }
-    output.done(&json!({ "dropped": dropped }), &format!("{dropped} dropped"))
 }

@@ -112,11 +112,10 @@ fn show(name: &str, client: &Client, output: &Output) -> Result<(), Failure> {
         output.table(&["offset", "outcome", "error"], rows)?;
     }
     for (heading, name) in [("Calls since the bus started", "outcomes"), ("Dead letters ever made", "died")] {
-        let counts: Vec<_> = one[name].as_array().into_iter().flatten().collect();
+        let counts: Vec<_> = one[name].as_object().into_iter().flatten().collect();
         if !counts.is_empty() {
             output.heading(heading)?;
-            let counts: Vec<_> =
-                counts.iter().map(|pair| (pair[0].as_str().unwrap_or_default(), text(&pair[1]))).collect();
+            let counts: Vec<_> = counts.into_iter().map(|(name, count)| (name.as_str(), text(count))).collect();
             output.facts(&counts)?;
         }
     }

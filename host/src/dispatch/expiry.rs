@@ -36,15 +36,8 @@ impl Dispatcher {
                 Some(history) => {
                     settlement.counts.dead += 1;
                     settlement.counts.died[DeadReason::Expired as usize] += 1;
-                    let row = DeadRow {
-                        reason: DeadReason::Expired,
-                        died_ms: now_ms,
-                        accepted_ms: message.accepted_ms,
-                        topic: message.topic_id,
-                        sequence: message.sequence,
-                        history: history.clone(),
-                        excused: None,
-                    };
+                    let row = DeadRow::of(message, DeadReason::Expired, now_ms, history.clone());
+                    settlement.events.extend(self.announcement(message, &row));
                     settlement.dead.push((offset, Some(Arc::new(row))));
                 }
             }

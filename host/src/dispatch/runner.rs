@@ -397,7 +397,7 @@ impl Drop for Awaiting<'_> {
 }
 
 /// The same for every attempt of a message by a subscription, and for nothing else: 32 hexadecimal digits.
-fn idempotency_key(bus: &uuid::Uuid, subscription: &str, offset: u64) -> String {
+pub(crate) fn idempotency_key(bus: &uuid::Uuid, subscription: &str, offset: u64) -> String {
     let mut hash = xxhash_rust::xxh3::Xxh3::new();
     hash.update(bus.as_bytes());
     hash.update(subscription.as_bytes());

@@ -104,13 +104,5 @@ pub fn selection_from(selection: &Selection, target: Offset) -> Selection {
 /// A message that was being redriven, as a dead letter again.
 pub fn returned(message: &Message, row: &RetryRow, redrive: Redrive) -> Arc<DeadRow> {
     let Redrive { reason, died_ms, excused, .. } = redrive;
-    Arc::new(DeadRow {
-        reason,
-        died_ms,
-        accepted_ms: row.accepted_ms,
-        topic: message.topic_id,
-        sequence: message.sequence,
-        history: row.history.clone(),
-        excused,
-    })
+    Arc::new(DeadRow { excused, ..DeadRow::of(message, reason, died_ms, row.history.clone()) })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::limits::EVIDENCE_TEXT_BYTES_MAX;
 use crate::log::{DeadRow, Parks, Redrive, RetryRow, Settlement};
 use crate::message::{Millis, Offset, SharedMessage};
-use crate::outcome::{Attempt, DeadReason, History, Outcome, OutcomeKind};
+use crate::outcome::{Attempt, DeadReason, History, Outcome, OutcomeKind, shortened};
 use crate::settle::{Decision, settle, settle_uncharged};
 
 use super::Dispatcher;
@@ -78,15 +78,8 @@ impl Dispatcher {
                 counts.dead += 1;
                 counts.died[reason as usize] += 1;
                 let message = &call.item.message;
-                let row = DeadRow {
-                    reason,
-                    died_ms: now_ms,
-                    accepted_ms: message.accepted_ms,
-                    topic: message.topic_id,
-                    sequence: message.sequence,
-                    history: history_with(call, true),
-                    excused: None,
-                };
+                let row = DeadRow::of(message, reason, now_ms, history_with(call, true));
+                settlement.events.extend(self.announcement(message, &row));
                 settlement.dead.push((offset, Some(Arc::new(row))));
                 if let Some(parks) = self.parks(reason, call.item.lane) {
                     settlement.parks.push((offset, Some(parks)));
@@ -240,12 +233,7 @@ pub(super) fn leave_place(item: &Item, settlement: &mut Settlement) -> bool {
 fn history_with(call: &Finished, charged: bool) -> History {
     let mut history = call.item.history().cloned().unwrap_or_default();
     let kind = call.outcome.kind();
-    let mut text = call.outcome.text();
-    if text.len() > EVIDENCE_TEXT_BYTES_MAX {
-        let cut = (0..=EVIDENCE_TEXT_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(cut);
-        text.push('\u{2026}');
-    }
+    let text = shortened(&call.outcome.text(), EVIDENCE_TEXT_BYTES_MAX);
     history.record(Attempt {
         at_ms: call.began_ms,
         duration_us: u64::try_from(call.duration.as_micros()).unwrap_or(u64::MAX),

@@ -17,6 +17,7 @@ use crate::message::{Millis, Offset, SharedMessage};
 use crate::policy::Policy;
 use crate::sandbox::{Instance, Program};
 
+use super::announce::{self, Lag};
 use super::fault;
 use super::reader::{Asker, Reader, Request};
 use super::turnstile::Turnstiles;
@@ -73,11 +74,22 @@ struct Inner {
     armed_ms: Option<Millis>,
     /// Why the log could not be read for it, if so.
     problem: Option<String>,
-    warned: bool,
+    lag: LagEpisode,
     /// Counts its dispatchers: what was asked or called for an earlier one is not told to this one.
     generation: u64,
     /// Whether it is at a standstill.
     frozen: bool,
+}
+
+/// What was said of the backlog's age.
+#[derive(Clone, Copy, Debug, Default)]
+struct LagEpisode {
+    /// Whether one goes on.
+    warned: bool,
+    /// Whether one goes on, as the last event told.
+    told: bool,
+    /// How many there were since the process began.
+    episodes: u64,
 }
 
 impl Subscription {
@@ -103,7 +115,7 @@ impl Subscription {
                 idle: Vec::new(),
                 armed_ms: None,
                 problem: None,
-                warned: false,
+                lag: LagEpisode::default(),
                 generation: 0,
                 frozen: false,
             }),
@@ -272,6 +284,7 @@ impl Subscription {
             epoch: inner.dispatcher.epoch(),
             instances: inner.runners + u32::try_from(inner.idle.len()).unwrap_or(u32::MAX),
             problem: inner.problem.clone(),
+            lag_episodes: inner.lag.episodes,
             holders: inner.dispatcher.holders().take(HOLDERS_SHOWN_MAX).collect(),
             explanation,
         }
@@ -287,8 +300,31 @@ impl Subscription {
 
     /// Whether the lag warning is due now; it is given once per episode.
     pub fn warns(&self, lagging: bool) -> bool {
-        let before = std::mem::replace(&mut self.lock().warned, lagging);
-        lagging && !before
+        let lag = &mut self.lock().lag;
+        let begins = lagging && !lag.warned;
+        lag.warned = lagging;
+        lag.episodes += u64::from(begins);
+        begins
+    }
+
+    /// Stores the event that an episode of lag begins or is over, where that was not told yet. Where too much
+    /// waits for the disk, it is told the next time.
+    pub fn tell_of_lag(&self, lag: &Lag) {
+        let mut inner = self.lock();
+        if inner.lag.told == lag.begins {
+            return;
+        }
+        let now_ms = self.now_ms();
+        let event = announce::lag(&self.name, inner.dispatcher.selection(), lag, now_ms);
+        let txn = Txn { now_ms, appends: event.into_iter().collect(), ..Txn::default() };
+        match self.shared.log.commit(txn, None) {
+            Err(CommitError::Busy { .. }) => {}
+            Ok(_) => inner.lag.told = lag.begins,
+            Err(error) => {
+                inner.lag.told = lag.begins;
+                tracing::warn!(subscription = %self.name, %error, "no event tells of its lag");
+            }
+        }
     }
 
     /// Drops instances that had nothing to do for a while.
@@ -535,6 +571,8 @@ pub struct Situation {
     pub epoch: u64,
     pub instances: u32,
     pub problem: Option<String>,
+    /// How often its backlog grew too old since the process began.
+    pub lag_episodes: u64,
 }
 
 /// A change of what a subscription takes.

@@ -62,6 +62,16 @@ kinds! {
         "It may have been redriven or dropped; `GET /dead-letters` lists those there are.";
     UNKNOWN_SCHEDULED = "unknown-scheduled", NOT_FOUND, "There is no such scheduled message",
         "It may have become due or been cancelled; `GET /scheduled` lists those there are.";
+    BAD_FILTER = "bad-filter", BAD_REQUEST, "A part of the filter of dead letters means nothing",
+        "All parts are optional: subscription, reason, topic, key, since, until, digest, error, excused, ids.";
+    SEVERAL_CONSUMERS = "several-consumers", BAD_REQUEST, "A component is rehearsed for one consumer",
+        "Choose by `subscription`.";
+    NOT_DEPLOYED = "not-deployed", CONFLICT, "Nothing of the consumer is deployed",
+        "A rehearsal runs under the manifest that is deployed: deploy the consumer first.";
+    BAD_COMPONENT = "bad-component", BAD_REQUEST, "The component cannot be rehearsed",
+        "Send the bytes of a component as the body; `sandpost plugins check` tells what is wrong with it.";
+    REHEARSING = "rehearsing", TOO_MANY_REQUESTS, "Another rehearsal runs",
+        "One runs at a time: try again when it has ended.";
     WRONG_METHOD = "wrong-method", METHOD_NOT_ALLOWED, "The path does not answer this method",
         "Use one of the methods that the `Allow` header lists.";
     TOO_SLOW = "slow-body", REQUEST_TIMEOUT, "The body did not arrive in time",
@@ -224,6 +234,16 @@ impl From<BusError> for Problem {
             BusError::UnknownScheduled { number } => {
                 Self::new(&UNKNOWN_SCHEDULED, &error).facts(json!({ "scheduled": number }))
             }
+            BusError::Filter(filter) => Self::new(&BAD_FILTER, &error)
+                .facts(json!({ "part": filter.part, "found": filter.found, "allowed": filter.allowed })),
+            BusError::SeveralConsumers { one, other } => {
+                Self::new(&SEVERAL_CONSUMERS, &error).facts(json!({ "consumers": [one, other] }))
+            }
+            BusError::NotDeployed { consumer } => {
+                Self::new(&NOT_DEPLOYED, &error).facts(json!({ "consumer": consumer }))
+            }
+            BusError::Candidate { .. } => Self::new(&BAD_COMPONENT, &error),
+            BusError::Rehearsing => Self::new(&REHEARSING, &error).retry_after(1),
             BusError::Read(error) => error.clone().into(),
             BusError::Stopping => Self::new(&STOPPING, &error),
         }

@@ -1,5 +1,6 @@
 //! The table of paths: what each one takes and answers.
 
+mod dead_letters;
 mod scheduled;
 
 use std::net::SocketAddr;
@@ -15,8 +16,8 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::{Semaphore, watch};
 
@@ -25,12 +26,12 @@ use super::cloud_events::{self, Encoded, Fill, Mode};
 use super::guard::{self, Allowed};
 use super::problem::{self, Problem};
 use super::{IngressSettings, tail};
-use crate::bus::{Bus, BusError, DeadLetterFilter};
+use crate::bus::{Bus, BusError};
 use crate::limits::{BATCH_BYTES_MAX, KIB, MESSAGE_ATTRIBUTES_BYTES_MAX};
-use crate::message::{Message, Millis, Offset, Sequence, SharedMessage};
+use crate::message::{Millis, Offset, Sequence, SharedMessage};
 use crate::publish::{Accepted, AcceptedPlace};
 use crate::topic::{TopicFilter, TopicName};
-use crate::view::{DeadLetterView, PluginView, SubscriptionView, TopicView};
+use crate::view::{PluginView, SubscriptionView, TopicView};
 
 /// Items of one answer: by default, and at most.
 const LIMIT_DEFAULT: usize = 100;
@@ -39,8 +40,6 @@ const LIMIT_MAX: usize = 1_000;
 /// asked for: a thousand messages of the largest size would be more than the bus keeps in memory.
 const ANSWER_BYTES_MAX: usize = 8 * 1024 * KIB;
 const READ_MESSAGES: usize = 16;
-/// The body of a redrive: some thousands of ids.
-const COMMAND_BYTES_MAX: usize = 256 * KIB;
 
 /// What every route may use.
 #[derive(Clone)]
@@ -70,9 +69,11 @@ pub(super) fn router(bus: Bus, address: SocketAddr, settings: &IngressSettings, 
         .route("/subscriptions/{name}", get(subscription).delete(remove_subscription))
         .route("/subscriptions/{name}/pause", post(pause_subscription))
         .route("/subscriptions/{name}/resume", post(resume_subscription))
-        .route("/dead-letters", get(dead_letters))
-        .route("/dead-letters/redrive", post(redrive))
-        .route("/dead-letters/{id}", get(dead_letter).delete(drop_dead_letter))
+        .route("/dead-letters", get(dead_letters::list))
+        .route("/dead-letters/redrive", post(dead_letters::redrive))
+        .route("/dead-letters/drop", post(dead_letters::drop_many))
+        .route("/dead-letters/rehearse", post(dead_letters::rehearse))
+        .route("/dead-letters/{id}", get(dead_letters::show).delete(dead_letters::drop_one))
         .merge(scheduled::routes())
         .route("/plugins", get(plugins))
         .route("/livez", get(livez))
@@ -279,74 +280,6 @@ async fn resume_subscription(State(edge): State<Edge>, PathText(name): PathText)
 async fn remove_subscription(State(edge): State<Edge>, PathText(name): PathText) -> Result<StatusCode, Problem> {
     edge.bus.remove_subscription(&name).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DeadLettersParameters {
-    subscription: Option<String>,
-    after: Option<String>,
-    limit: Option<usize>,
-}
-
-/// `GET /dead-letters`: in the order of subscription and offset. Where there may be more, they are those
-/// `after` the last one's id.
-async fn dead_letters(
-    State(edge): State<Edge>,
-    Parameters(parameters): Parameters<DeadLettersParameters>,
-) -> Result<Json<Vec<DeadLetterView>>, Problem> {
-    let limit = limit(parameters.limit)?;
-    let filter = DeadLetterFilter { subscription: parameters.subscription, ids: Vec::new() };
-    edge.ask(move |bus| bus.dead_letters(&filter, parameters.after.as_deref(), limit)).await.map(Json)
-}
-
-/// A dead letter with its message, which lists leave out.
-#[derive(Serialize)]
-struct DeadLetterAnswer<'a> {
-    #[serde(flatten)]
-    view: &'a DeadLetterView,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<Encoded<'a>>,
-}
-
-async fn dead_letter(State(edge): State<Edge>, PathText(id): PathText) -> Result<Response, Problem> {
-    let view = edge.ask(move |bus| bus.dead_letter(&id)).await?;
-    let message = view.message.as_deref().map(|message: &Message| Encoded(message));
-    Ok(Json(DeadLetterAnswer { view: &view, message }).into_response())
-}
-
-/// `DELETE /dead-letters/{id}`: the message counts as skipped from now on.
-async fn drop_dead_letter(State(edge): State<Edge>, PathText(id): PathText) -> Result<StatusCode, Problem> {
-    let filter = DeadLetterFilter { subscription: None, ids: vec![id.clone()] };
-    match edge.bus.drop_dead_letters(&filter).await? {
-        0 => Err(BusError::UnknownDeadLetter { id }.into()),
-        _ => Ok(StatusCode::NO_CONTENT),
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RedriveCommand {
-    subscription: Option<String>,
-    ids: Option<Vec<String>>,
-}
-
-/// `POST /dead-letters/redrive`: those of a subscription, those with the given ids, or with `{}` all.
-async fn redrive(State(edge): State<Edge>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
-    let body = edge.bodies.read(&headers, body, COMMAND_BYTES_MAX).await?;
-    let command: RedriveCommand = serde_json::from_slice(&body.bytes).map_err(|error| {
-        let detail = format!("the body must be JSON such as {{\"subscription\": \"email\"}}: {error}");
-        Problem::new(&problem::BAD_BODY, detail).facts(json!({ "allowed": ["subscription", "ids"] }))
-    })?;
-    let redriven = match command.ids {
-        // To the bus no ids mean any id. A script whose list came out empty means none.
-        Some(ids) if ids.is_empty() => 0,
-        ids => {
-            let filter = DeadLetterFilter { subscription: command.subscription, ids: ids.unwrap_or_default() };
-            edge.bus.redrive(&filter).await?
-        }
-    };
-    Ok(Json(json!({ "redriven": redriven })).into_response())
 }
 
 async fn plugins(

@@ -306,7 +306,7 @@ impl Sequencer {
             self.gathering.state.insert((write.consumer, key), write.value);
         }
         for settlement in txn.settlements {
-            self.settle(number, settlement);
+            self.settle(number, settlement, txn.now_ms);
         }
         let mut created = Vec::new();
         for change in txn.changes {
@@ -390,7 +390,7 @@ impl Sequencer {
         id
     }
 
-    fn settle(&mut self, number: TxnNumber, settlement: Settlement) {
+    fn settle(&mut self, number: TxnNumber, settlement: Settlement, now_ms: Millis) {
         let id = settlement.subscription;
         let account = self.accounts.get_mut(&id).expect("the settlement's subscription was checked");
         for &(from, to) in &settlement.passed {
@@ -417,6 +417,9 @@ impl Sequencer {
         }
         for (offset, parks) in settlement.parks {
             self.gathering.parks.insert((id, offset), parks);
+        }
+        for event in settlement.events {
+            self.append(event, now_ms);
         }
     }
 
@@ -633,10 +636,11 @@ fn settlement_bytes(settlement: &Settlement) -> usize {
         history.attempts.iter().map(|attempt| TXN_BYTES + attempt.text.len()).sum::<usize>()
     };
     let retries = settlement.retries.iter().map(|(_, row)| row.as_ref().map_or(0, |row| history(&row.history)));
-    let dead = settlement.dead.iter().map(|(_, row)| row.as_ref().map_or(0, |row| history(&row.history)));
+    let dead = settlement.dead.iter().map(|(_, row)| row.as_ref().map_or(0, |row| row.bytes()));
+    let events = settlement.events.iter().map(|event| event.bytes() + size_of::<Message>());
     let held = settlement.held.iter().map(|(_, row)| row.as_ref().map_or(0, |row| 8 * row.offsets.len()));
     let rows = settlement.retries.len() + settlement.dead.len() + settlement.held.len() + settlement.parks.len();
-    TXN_BYTES * rows + retries.sum::<usize>() + dead.sum::<usize>() + held.sum::<usize>()
+    TXN_BYTES * rows + retries.sum::<usize>() + dead.sum::<usize>() + held.sum::<usize>() + events.sum::<usize>()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The layouts of all values but blocks. See [`super::encoding`] for how numbers and texts are spelled.
 
 use super::block;
-use super::encoding::{Decoder, Malformed, put_number, put_signed, put_text};
+use super::encoding::{Decoder, Malformed, put_number, put_optional_text, put_signed, put_text};
 use crate::log::position::Position;
 use crate::log::{
     Counts, DeadRow, HeldRow, KeyHash, LoadedRetry, Parks, PluginRecord, Redrive, RetryRow, Scheduled, ScheduledAt,
@@ -314,7 +314,8 @@ pub(super) fn held(bytes: &[u8]) -> Result<HeldRow, Malformed> {
     Ok(HeldRow { offsets, front, accepted_ms })
 }
 
-/// Layout: reason, excuse (0 for none), time of death, acceptance, topic, sequence, history.
+/// Layout: reason, excuse (0 for none), time of death, acceptance, topic, sequence, key, the message's id and
+/// source, history.
 pub(super) fn put_dead(out: &mut Vec<u8>, row: &DeadRow) {
     out.push(row.reason as u8);
     put_excuse(out, row.excused);
@@ -322,6 +323,9 @@ pub(super) fn put_dead(out: &mut Vec<u8>, row: &DeadRow) {
     put_number(out, row.accepted_ms);
     put_number(out, u64::from(row.topic.0));
     put_number(out, row.sequence);
+    put_optional_text(out, row.key.as_deref());
+    put_text(out, &row.message_id);
+    put_text(out, &row.source);
     put_history(out, &row.history);
 }
 
@@ -333,9 +337,12 @@ pub(super) fn dead(bytes: &[u8]) -> Result<DeadRow, Malformed> {
     let accepted_ms = decoder.number()?;
     let topic = TopicId(decoder.small()?);
     let sequence = decoder.number()?;
+    let key = decoder.optional_text()?;
+    let message_id = decoder.text()?.to_owned();
+    let source = decoder.text()?.to_owned();
     let history = history(&mut decoder)?;
     decoder.end()?;
-    Ok(DeadRow { reason, died_ms, accepted_ms, topic, sequence, history, excused })
+    Ok(DeadRow { reason, died_ms, accepted_ms, topic, sequence, key, message_id, source, history, excused })
 }
 
 fn dead_reason(decoder: &mut Decoder<'_>) -> Result<DeadReason, Malformed> {

@@ -79,7 +79,7 @@ pub(super) const RETRIES: Table = table("retries");
 pub(super) const HELD: Table = table("held");
 
 /// Key: subscription id, offset.
-/// Value: reason, time, acceptance, topic, sequence, history.
+/// Value: reason, excuse, time, acceptance, topic, sequence, key, the message's id and source, history.
 /// Present while: the message is dead in that subscription.
 pub(super) const DEAD: Table = table("dead");
 

@@ -298,6 +298,9 @@ fn dead_letters_reach_the_group() {
         accepted_ms: 1,
         topic: TopicId(0),
         sequence: 1,
+        key: None,
+        message_id: String::new(),
+        source: String::new(),
         history: History::default(),
         excused: None,
     });

@@ -99,9 +99,10 @@ proptest! {
     }
 
     #[test]
-    fn dead_letters_come_back(reason in 0..DeadReason::ALL.len(), died_ms: u64, accepted_ms: u64, topic: u32, sequence: u64, excused in 0..3u8, history in some_history()) {
+    fn dead_letters_come_back(reason in 0..DeadReason::ALL.len(), died_ms: u64, accepted_ms: u64, topic: u32, sequence: u64, texts in (prop::option::of(text()), text(), text()), excused in 0..3u8, history in some_history()) {
+        let (key, message_id, source) = texts;
         let excused = Excuse::from_u8(excused);
-        let row = DeadRow { reason: DeadReason::ALL[reason], died_ms, accepted_ms, topic: TopicId(topic), sequence, history, excused };
+        let row = DeadRow { reason: DeadReason::ALL[reason], died_ms, accepted_ms, topic: TopicId(topic), sequence, key, message_id, source, history, excused };
         prop_assert_eq!(dead(&encoded(|out| put_dead(out, &row))), Ok(row));
     }
 

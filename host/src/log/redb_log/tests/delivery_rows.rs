@@ -32,7 +32,18 @@ fn retry() -> Arc<RetryRow> {
 
 fn dead(reason: DeadReason) -> Arc<DeadRow> {
     let (topic, sequence) = (TopicId(0), 4);
-    Arc::new(DeadRow { reason, died_ms: 90, accepted_ms: 40, topic, sequence, history: history(), excused: None })
+    Arc::new(DeadRow {
+        reason,
+        died_ms: 90,
+        accepted_ms: 40,
+        topic,
+        sequence,
+        key: Some("k".to_owned()),
+        message_id: "id".to_owned(),
+        source: "/tests".to_owned(),
+        history: history(),
+        excused: None,
+    })
 }
 
 fn settle(settlement: Settlement) -> Txn {

@@ -236,6 +236,9 @@ fn messages_with_rows_are_pinned_and_nothing_else_is() {
             accepted_ms: 1,
             topic,
             sequence: offset + 1,
+            key: None,
+            message_id: String::new(),
+            source: String::new(),
             history: history(),
             excused: None,
         };
