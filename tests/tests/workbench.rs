@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use obedient::Order;
-use sandpost_tests::{Client, Daemon, digest, guest};
+use sandpost_tests::{Client, Daemon, digest, guest, stamped};
 use serde_json::{Value, json};
 use versioned::Handled;
 
@@ -134,7 +134,7 @@ fn all_that_one_digest_failed_is_redriven_at_a_rate_and_in_order() {
     let mut bus = Daemon::with("worker", &component, &manifest("orders", ""));
     let published = bus.publish_many("orders", (0..60).map(|n| (format!("key-{}", n % 4), json!({ "number": n }))));
     assert_eq!(bus.settled("worker").dead, 60);
-    bus.deploy("worker", &component, &manifest("orders", "\"seen\""));
+    bus.deploy("worker", &stamped(&component, "fixed"), &manifest("orders", "\"seen\""));
     let digits = &digest(&component)[..12];
     let count = bus.cli(&["dead-letters", "redrive", "--digest", digits, "--dry-run"]);
     for text in ["60 would be redriven", "worker", "attempts-exhausted", digits] {

@@ -85,8 +85,7 @@ fn perform(
     cast: &[(Enrolled, DeadLetter)],
 ) -> Result<RehearsalView, BusError> {
     let candidate = |error: String| BusError::Candidate { error };
-    let component =
-        stage.sandbox.load(consumer, &stage.component).map_err(|error| candidate(error.to_string()))?;
+    let component = stage.sandbox.load(consumer, &stage.component).map_err(|error| candidate(error.to_string()))?;
     let secrets = Secrets::withheld(manifest).map_err(|error| candidate(error.to_string()))?;
     let program = Program::with_secrets(consumer.clone(), component, manifest, secrets);
     let mut view = RehearsalView {

@@ -101,6 +101,8 @@ fn own_event(
         attributes: time.map(|time| ("time".to_owned(), time.to_string())).into_iter().collect(),
         data: data.to_string().into(),
         hops: 0,
+        deliver_at_ms: None,
+        named: false,
     }
 }
 
@@ -127,6 +129,7 @@ mod tests {
             created_ms: 0,
             epoch: 0,
             passes_dead_before: 0,
+            paused: false,
         };
         let loaded = LoadedSubscription {
             id: SubscriptionId(1),
@@ -153,6 +156,8 @@ mod tests {
             attributes: Vec::new(),
             data: Bytes::from_static(b"not to be carried"),
             hops,
+            deliver_at_ms: None,
+            named: false,
         };
         Message { offset: 12, sequence: 3, topic_id: TopicId(0), accepted_ms: 5, event }
     }

@@ -7,17 +7,16 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::de::value::{Error as ValueError, MapDeserializer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Edge, Parameters, PathText, limit};
+use super::{Edge, Parameters, PathText, limit, now_ms};
 use crate::bus::filter::FilterText;
 use crate::bus::{BusError, DeadLetterFilter, Operated, Operation};
 use crate::ingress::cloud_events::Encoded;
 use crate::ingress::problem::{self, Problem};
 use crate::limits::{COMPONENT_BYTES_MAX, KIB};
-use crate::message::{Message, Millis};
+use crate::message::Message;
 use crate::view::{DeadLetterView, RehearsalView};
 
 /// The body of a command: some thousands of ids.
@@ -50,16 +49,12 @@ fn limit_of(parameters: &mut BTreeMap<String, String>) -> Result<usize, Problem>
 /// The filter of a query. Its ids are separated by commas.
 fn filter_of(mut parameters: BTreeMap<String, String>) -> Result<DeadLetterFilter, Problem> {
     let ids = parameters.remove("ids").map(|ids| ids.split(',').map(str::to_owned).collect());
-    let text = FilterText::deserialize(MapDeserializer::<_, ValueError>::new(parameters.into_iter()));
+    let text: Result<FilterText, _> = serde_json::from_value(json!(parameters));
     let text = text.map_err(|error| {
         Problem::new(&problem::BAD_PARAMETER, format!("the query: {error}"))
             .facts(json!({ "allowed": FILTER_PARTS.iter().chain(&["after", "limit"]).collect::<Vec<_>>() }))
     })?;
     Ok(FilterText { ids, ..text }.parse(now_ms()).map_err(BusError::from)?)
-}
-
-fn now_ms() -> Millis {
-    Millis::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)
 }
 
 /// A dead letter with its message, which lists leave out.
