@@ -137,6 +137,7 @@ pub enum Event<'a> {
 
 /// What is to be done.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a few at a time, and the large one is the one there is most of")]
 pub enum Action {
     /// Commit this, before anything else of this subscription.
     Commit(Settlement),

@@ -263,15 +263,16 @@ impl<'a> Life<'a> {
     fn release(&mut self) -> Result<(), ServeError> {
         let Serving { engine, log } = self.serving.take().expect("something serves until it fails");
         engine.stop();
-        let held = Arc::downgrade(&log);
-        drop((engine, log));
+        drop(engine);
         let began = Instant::now();
-        while held.strong_count() > 0 {
+        while Arc::strong_count(&log) > 1 {
             if began.elapsed() > RELEASE_PATIENCE {
                 return Err(ServeError::NotReleased(RELEASE_PATIENCE));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+        // Here and on no other thread, so that the file is closed when this returns: the process may end then.
+        drop(log);
         Ok(())
     }
 

@@ -13,6 +13,8 @@ topics = ["orders", "held"]
 [subscription.retry]
 max_attempts = 100
 backoff = { initial = "10ms", max = "10ms" }
+[subscription.breaker]
+enabled = false
 [grants]
 publish = ["held"]
 "#;

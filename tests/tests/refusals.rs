@@ -167,11 +167,11 @@ fn a_log_of_another_version() {
     bus.publish("orders", None, "{}");
     bus.terminate().success();
     let log = bus.data_folder().join("log.redb");
-    for version in [0, 2, 77] {
+    for version in [0, 1, 77] {
         set_format(&log, version);
-        says(&bus.restart_refused(), 1, &[text(&log), &format!("version {version}"), "version 1"]);
+        says(&bus.restart_refused(), 1, &[text(&log), &format!("version {version}"), "version 2"]);
     }
-    set_format(&log, 1);
+    set_format(&log, 2);
     bus.restart();
     assert_eq!(bus.messages("orders").len(), 1);
 }

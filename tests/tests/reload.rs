@@ -187,7 +187,7 @@ fn a_broken_manifest_leaves_the_old_version_running_and_is_named_with_line_and_k
         (manifest("2").replace("topics", "timeout = \"soon\"\ntopics"), ["worker.toml:2", "timeout", "soon"]),
         ("what is this".to_owned(), ["worker.toml:1", "TOML", ""]),
         ("[config]\nversion = \"2\"".to_owned(), ["worker.toml", "subscription", "topics"]),
-        (manifest("2") + "[secrets]\nkey = { env = \"X\" }", ["worker.toml:11", "secrets", "not supported"]),
+        (manifest("2") + "[secrets]\nkey = { env = \"X\" }", ["worker.toml:12", "secrets.key.env", "SANDPOST_SECRET_"]),
     ];
     for (toml, says) in broken {
         bus.put_file("worker", "toml", toml.as_bytes());

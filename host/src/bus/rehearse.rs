@@ -38,12 +38,11 @@ pub(super) struct Stage {
     pub(super) _only: OwnedSemaphorePermit,
 }
 
+/// One consumer, and dead letters of its subscriptions.
+pub(super) type Cast = (Arc<str>, Vec<(Enrolled, DeadLetter)>);
+
 /// The letters that a filter chooses, and the one consumer they are of; `None` where there are none.
-pub(super) fn cast(
-    engine: &Engine,
-    filter: &DeadLetterFilter,
-    letters_max: usize,
-) -> Result<Option<(Arc<str>, Vec<(Enrolled, DeadLetter)>)>, BusError> {
+pub(super) fn cast(engine: &Engine, filter: &DeadLetterFilter, letters_max: usize) -> Result<Option<Cast>, BusError> {
     let bounds = PageBounds { letters_max, rows_max: usize::MAX };
     let page = letters::page(engine, filter, None, bounds, &mut Topics::default())?;
     let enrolled = |letter: DeadLetter| Some((engine.find_id(letter.subscription)?, letter));

@@ -178,7 +178,8 @@ impl Sequencer {
     /// Refuses messages for a topic that holds as many bytes as it may. The bus's own topics take everything,
     /// for what they tell of is recorded with it; and so does a topic whose messages were accepted before.
     fn check_caps(&self, txn: &Txn) -> Result<(), CommitError> {
-        if self.bounds.topic_caps.is_empty() || !(txn.outside || !txn.settlements.is_empty()) {
+        let may_be_refused = txn.outside || !txn.settlements.is_empty();
+        if self.bounds.topic_caps.is_empty() || !may_be_refused {
             return Ok(());
         }
         let mut more: HashMap<&str, u64> = HashMap::new();

@@ -1,6 +1,6 @@
 //! Which addresses are of the public internet, and which lead into a network that a consumer must not reach.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Where an address leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

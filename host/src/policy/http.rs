@@ -4,8 +4,8 @@
 //! form: user names, trailing dots, numbers that resolvers take for addresses, and, where a grant names a
 //! path, everything that a server might take for a way out of it.
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::Method;
 

@@ -28,6 +28,7 @@ pub(super) struct Account {
     pub(super) parks: BTreeMap<Offset, Parks>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "a test has few of them")]
 enum Change {
     Append,
     /// What is settled, and the record that changes with it.
