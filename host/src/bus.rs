@@ -7,6 +7,7 @@ mod operate;
 mod rehearse;
 mod scheduled;
 mod seek;
+mod topics;
 mod views;
 
 use std::collections::BTreeMap;
@@ -159,6 +160,7 @@ impl Bus {
             .log
             .topics()
             .into_iter()
+            .filter(topics::is_shown)
             .map(|topic| {
                 let takers = enrolled.iter().filter(|one| one.subscription.takes(topic.name.as_str()).is_some());
                 TopicView {
@@ -181,14 +183,12 @@ impl Bus {
     /// Synced messages of a topic from a sequence on, at most `limit`.
     pub fn messages(&self, topic: &str, from: Sequence, limit: usize) -> Result<Vec<SharedMessage>, BusError> {
         let engine = self.engine()?;
-        let unknown = || BusError::UnknownTopic { topic: topic.to_owned() };
-        let info = engine.log.topic(topic).ok_or_else(unknown)?;
+        let info = engine.topic(topic)?;
         if from > info.last_sequence {
             return Ok(Vec::new());
         }
-        let filter = TopicFilter::parse(topic).map_err(|_| unknown())?;
-        let selection = Selection { filters: vec![(filter, 0)] };
-        let mut next = engine.log.locate(topic, from.max(1))?;
+        let selection = Selection::of_topic(&info.name);
+        let mut next = engine.log.locate(topic, from.max(1))?.max(info.removed_before);
         let mut messages = Vec::new();
         while messages.len() < limit {
             let bounds = ReadBounds { messages_max: limit - messages.len(), bytes_max: WINDOW_BYTES_MAX };
@@ -206,7 +206,8 @@ impl Bus {
     pub fn tail(&self, filter: TopicFilter, from: Option<Offset>) -> Result<Tail, BusError> {
         let engine = self.engine()?;
         let next = from.unwrap_or_else(|| engine.log.end());
-        Ok(Tail { synced: engine.synced(), engine: Arc::downgrade(&engine), filter, next })
+        let selection = Selection { filters: vec![(filter, 0)], removed: engine.removed() };
+        Ok(Tail { synced: engine.synced(), engine: Arc::downgrade(&engine), selection, next })
     }
 
     /// All subscriptions, with everything that was accepted or answered before the call. What they show is
@@ -409,7 +410,8 @@ fn unknown_subscription(engine: &Engine, name: &str) -> BusError {
 pub struct Tail {
     engine: Weak<Engine>,
     synced: watch::Receiver<Offset>,
-    filter: TopicFilter,
+    /// Leaves out what was taken away when it began.
+    selection: Selection,
     next: Offset,
 }
 
@@ -420,9 +422,8 @@ impl Tail {
             {
                 let engine = self.engine.upgrade()?;
                 self.synced.borrow_and_update();
-                let selection = Selection { filters: vec![(self.filter.clone(), 0)] };
                 let bounds = ReadBounds { messages_max: FETCH_MESSAGES_MAX, bytes_max: MIB };
-                match engine.log.read(&selection, self.next, bounds) {
+                match engine.log.read(&self.selection, self.next, bounds) {
                     Ok(batch) => {
                         self.next = batch.next;
                         if !batch.messages.is_empty() {

@@ -2,6 +2,7 @@
 
 mod client;
 mod compact;
+mod confirm;
 mod dead_letters;
 mod deploy;
 mod failure;
@@ -57,12 +58,12 @@ enum Command {
     Publish(publish::PublishArgs),
     Tail(tail::TailArgs),
     Compact(compact::CompactArgs),
-    /// List topics, and read their messages
+    /// List topics, read their messages, and take topics away
     Topics {
         #[command(subcommand)]
         command: Option<topics::TopicsCommand>,
     },
-    /// List, show and remove subscriptions
+    /// List, show, move and remove subscriptions
     Subscriptions {
         #[command(subcommand)]
         command: subscriptions::SubscriptionsCommand,

@@ -602,6 +602,8 @@ pub enum Change {
     RemoveSubscription { id: SubscriptionId },
     /// Records what a consumer runs, or forgets it where `None`.
     SetPlugin { stem: String, record: Option<PluginRecord> },
+    /// Takes a topic away: nobody needs its messages before an offset any more, but for those in rows.
+    RemoveTopic { topic: TopicId, before: Offset },
     /// Takes messages out of the log.
     RemoveMessages(Removal),
 }
@@ -640,12 +642,26 @@ pub struct PluginRecord {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
     pub filters: Vec<(TopicFilter, Offset)>,
+    /// Topics that were taken away by command, each with the offset before which none of it is taken.
+    pub removed: Vec<(TopicName, Offset)>,
 }
 
 impl Selection {
+    pub fn new(filters: Vec<(TopicFilter, Offset)>) -> Self {
+        Self { filters, removed: Vec::new() }
+    }
+
+    /// All messages of one topic, and of no other.
+    pub fn of_topic(topic: &TopicName) -> Self {
+        let filter = TopicFilter::parse(topic.as_str()).expect("the name of a topic is a filter that takes it");
+        Self::new(vec![(filter, 0)])
+    }
+
     /// The offset from which messages of a topic are taken, or `None` where no filter matches.
     pub fn from_offset(&self, topic: &str) -> Option<Offset> {
-        self.filters.iter().filter(|(filter, _)| filter.matches(topic)).map(|(_, from)| *from).min()
+        let from = self.filters.iter().filter(|(filter, _)| filter.matches(topic)).map(|(_, from)| *from).min()?;
+        let removed = self.removed.iter().find(|(name, _)| name.as_str() == topic);
+        Some(removed.map_or(from, |(_, before)| from.max(*before)))
     }
 }
 
@@ -678,6 +694,8 @@ pub struct TopicInfo {
     pub bytes: u64,
     /// The offset after the last message of it that was removed; from there on none is missing.
     pub gaps_end: Offset,
+    /// It was taken away by command, with all its messages before this offset.
+    pub removed_before: Offset,
 }
 
 /// What the log holds when a bus starts.

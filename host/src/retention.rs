@@ -162,6 +162,7 @@ mod tests {
             last_offset: 99,
             messages: u64::from(bytes > 0),
             bytes,
+            removed_before: 0,
             gaps_end: 0,
         }
     }
@@ -201,7 +202,7 @@ mod tests {
     fn a_subscription_keeps_what_it_takes_and_has_before_it() {
         let reach = |filters: &[(&str, Offset)], floor| {
             let filters = filters.iter().map(|(filter, from)| (TopicFilter::parse(filter).unwrap(), *from)).collect();
-            Reach { selection: Selection { filters }, floor }
+            Reach { selection: Selection { filters, removed: Vec::new() }, floor }
         };
         let reaches = [reach(&[("order.*", 0)], 30), reach(&[("order.placed", 40)], 10)];
         let topics = [info(0, "order.placed", 9), info(1, "order.paid", 9), info(2, "stock.low", 9)];

@@ -166,6 +166,26 @@ pub struct TopicView {
     pub subscriptions: Vec<String>,
 }
 
+/// What taking a topic away comes to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TopicRemovalView {
+    pub topic: String,
+    /// Whether nothing was changed.
+    pub dry_run: bool,
+    /// Messages that are no longer read, listed or delivered.
+    pub messages: u64,
+    /// Where its sequence goes on, should it be published to again.
+    pub last_sequence: Sequence,
+    /// What is skipped at once, by subscription. What is in retry or held is skipped when its turn comes.
+    pub skipped: Vec<SkippedView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SkippedView {
+    pub subscription: String,
+    pub skipped: u64,
+}
+
 /// What a seek comes to, in messages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SeekView {

@@ -80,13 +80,14 @@ impl Engine {
             txn.changes.push(set_plugin(stem, Some(running.record.clone())));
         }
         let mut created = Vec::new();
+        let removed = self.removed();
         for spec in &running.manifest.subscriptions {
             if self.find(&spec.name).is_none() {
                 let from = self.start_of(spec)?;
                 let filters = spec.topics.iter().map(|filter| (filter.clone(), from)).collect();
                 let record = SubscriptionRecord {
                     consumer: stem.to_owned(),
-                    selection: Selection { filters },
+                    selection: Selection { filters, removed: removed.clone() },
                     created_ms: now_ms,
                     epoch: 0,
                     passes_dead_before: 0,
@@ -156,8 +157,21 @@ impl Engine {
         if selection == *old && *enrolled.consumer == *stem {
             return Ok(None);
         }
+        self.reselected(stem, enrolled, dispatcher, selection, end).map(Some)
+    }
+
+    /// What changes for a dispatcher that takes another selection from now on. `end` is the log's end.
+    pub(super) fn reselected(
+        &self,
+        consumer: &str,
+        enrolled: &Enrolled,
+        dispatcher: &Dispatcher,
+        selection: Selection,
+        end: Offset,
+    ) -> Result<Reselection, ReadError> {
+        let old = dispatcher.selection();
         let record = SubscriptionRecord {
-            consumer: stem.to_owned(),
+            consumer: consumer.to_owned(),
             selection: selection.clone(),
             created_ms: enrolled.created_ms,
             epoch: dispatcher.epoch(),
@@ -179,7 +193,7 @@ impl Engine {
         };
         let change = Change::UpdateSubscription { id: dispatcher.id(), record };
         let end = if selection == *old { 0 } else { end };
-        Ok(Some(Reselection { change, selection, untold, skipped_unread, end }))
+        Ok(Reselection { change, selection, untold, skipped_unread, end })
     }
 
     /// The filters of a manifest with the offsets they hold from: those that were there keep theirs, also
@@ -205,7 +219,15 @@ impl Engine {
                 }
             }
         }
-        Selection { filters }
+        let mut removed = old.removed.clone();
+        for (topic, before) in self.removed() {
+            if !removed.iter().any(|(name, _)| *name == topic)
+                && filters.iter().any(|(one, _)| one.matches(topic.as_str()))
+            {
+                removed.push((topic, before));
+            }
+        }
+        Selection { filters, removed }
     }
 
     fn start_of(&self, spec: &SubscriptionSpec) -> Result<Offset, ActivateError> {

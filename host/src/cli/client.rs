@@ -59,6 +59,12 @@ impl Client {
         self.answered(response).map(drop)
     }
 
+    /// A removal that answers what it came to.
+    pub(crate) fn remove(&self, path: &str, query: &[(&str, String)]) -> Result<Answer, Failure> {
+        let response = self.agent.delete(format!("{}{path}", self.base)).query_pairs(query.iter().cloned()).call();
+        self.answer(self.answered(response)?)
+    }
+
     pub(crate) fn post(&self, path: &str, headers: &[(String, String)], body: &[u8]) -> Result<Answer, Failure> {
         let mut request = self.agent.post(format!("{}{path}", self.base));
         for (name, value) in headers {

@@ -1,9 +1,10 @@
 //! `sandpost subscriptions`: where each one stands, and why its messages wait.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::client::{Client, segment};
+use super::confirm::confirm;
 use super::failure::Failure;
 use super::output::{Output, Text, age, alarm, clean, plain, text, time};
 
@@ -17,8 +18,24 @@ pub(super) enum SubscriptionsCommand {
     Pause { name: String },
     /// Let a paused one go on
     Resume { name: String },
+    /// Move one to another place in the log: what it has behind it is met again, or what is before it skipped
+    Seek(SeekArgs),
     /// Remove one whose consumer's files are gone, with its account and its dead letters
     Remove { name: String },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct SeekArgs {
+    name: String,
+    /// beginning, now, an offset, TOPIC@SEQUENCE, or a time such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "PLACE")]
+    to: String,
+    /// Only say what it would come to
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long, conflicts_with = "dry_run")]
+    yes: bool,
 }
 
 pub(super) fn run(command: &SubscriptionsCommand, client: &Client, output: &Output) -> Result<(), Failure> {
@@ -34,6 +51,7 @@ pub(super) fn run(command: &SubscriptionsCommand, client: &Client, output: &Outp
             let answer = client.post(&format!("/subscriptions/{}/resume", segment(name)), &[], b"")?;
             output.done(&answer.value()?, &format!("{name} is not paused"))
         }
+        SubscriptionsCommand::Seek(args) => seek(args, client, output),
         SubscriptionsCommand::Remove { name } => {
             client.delete(&format!("/subscriptions/{}", segment(name)))?;
             output.done(&json!({ "removed": name }), &format!("{name} is removed"))
@@ -131,6 +149,47 @@ fn breaker(breaker: &Value) -> String {
         Some("half-open") => format!("half open: {} at once, to see whether they succeed", member("at_once")),
         Some(_) => format!("closed; {} of {} failures in a row", member("failures_in_a_row"), member("failures_max")),
     }
+}
+
+fn seek(args: &SeekArgs, client: &Client, output: &Output) -> Result<(), Failure> {
+    let ask = |dry_run: bool| {
+        let body = json!({ "to": args.to, "dry_run": dry_run }).to_string();
+        let headers = [("content-type".to_owned(), "application/json".to_owned())];
+        client.post(&format!("/subscriptions/{}/seek", segment(&args.name)), &headers, body.as_bytes())
+    };
+    if args.dry_run || !args.yes {
+        let preview = ask(true)?;
+        if args.dry_run && output.json {
+            return output.line(&preview.text);
+        }
+        if !output.json {
+            print_seek(&preview.value()?, output)?;
+        }
+        if args.dry_run {
+            return Ok(());
+        }
+        confirm(&format!("Move {} there?", args.name), args.yes)?;
+    }
+    let sought = ask(false)?;
+    if output.json {
+        return output.line(&sought.text);
+    }
+    print_seek(&sought.value()?, output)?;
+    output.line(format!("{} is moved", args.name))
+}
+
+fn print_seek(view: &Value, output: &Output) -> Result<(), Failure> {
+    let member = |name: &str| text(&view[name]);
+    output.facts(&[
+        ("to offset", member("offset")),
+        ("pending afterwards", member("pending")),
+        ("settled, and met again", member("reopened")),
+        ("held, with fresh attempts", member("restarted")),
+        ("pending, and skipped", member("skipped")),
+        ("dead letters passed over", member("passed_over")),
+        ("redriven, and dead again", member("returned")),
+        ("gone by retention", member("gone")),
+    ])
 }
 
 /// The reasons in words, those without a message left out.

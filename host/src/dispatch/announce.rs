@@ -119,7 +119,10 @@ mod tests {
     use crate::topic::TopicFilter;
 
     fn selection(filters: &[&str]) -> Selection {
-        Selection { filters: filters.iter().map(|filter| (TopicFilter::parse(filter).unwrap(), 0)).collect() }
+        Selection {
+            filters: filters.iter().map(|filter| (TopicFilter::parse(filter).unwrap(), 0)).collect(),
+            removed: Vec::new(),
+        }
     }
 
     fn dispatcher(filters: &[&str]) -> Dispatcher {

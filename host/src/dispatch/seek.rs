@@ -98,7 +98,7 @@ impl Survey {
 /// What is taken after a seek: its filters reach back as far as the target.
 pub fn selection_from(selection: &Selection, target: Offset) -> Selection {
     let filters = selection.filters.iter().map(|(filter, from)| (filter.clone(), (*from).min(target)));
-    Selection { filters: filters.collect() }
+    Selection { filters: filters.collect(), removed: selection.removed.clone() }
 }
 
 /// A message that was being redriven, as a dead letter again.

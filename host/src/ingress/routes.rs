@@ -1,6 +1,7 @@
 //! The table of paths: what each one takes and answers.
 
 mod dead_letters;
+mod moves;
 mod scheduled;
 
 use std::net::SocketAddr;
@@ -41,6 +42,9 @@ const LIMIT_MAX: usize = 1_000;
 const ANSWER_BYTES_MAX: usize = 8 * 1024 * KIB;
 const READ_MESSAGES: usize = 16;
 
+/// The body of a command: at most some thousands of ids.
+const COMMAND_BYTES_MAX: usize = 256 * KIB;
+
 /// What every route may use.
 #[derive(Clone)]
 struct Edge {
@@ -62,11 +66,12 @@ pub(super) fn router(bus: Bus, address: SocketAddr, settings: &IngressSettings, 
     let allowed = Arc::new(Allowed::new(address, &settings.allowed_hosts, &settings.allowed_origins));
     Router::new()
         .route("/topics", get(topics))
-        .route("/topics/{topic}", post(publish))
+        .route("/topics/{topic}", post(publish).delete(moves::remove_topic))
         .route("/topics/{topic}/messages", get(messages))
         .route("/topics/{topic}/tail", get(tail))
         .route("/subscriptions", get(subscriptions))
         .route("/subscriptions/{name}", get(subscription).delete(remove_subscription))
+        .route("/subscriptions/{name}/seek", post(moves::seek))
         .route("/subscriptions/{name}/pause", post(pause_subscription))
         .route("/subscriptions/{name}/resume", post(resume_subscription))
         .route("/dead-letters", get(dead_letters::list))

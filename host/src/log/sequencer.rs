@@ -253,7 +253,7 @@ impl Sequencer {
                     }
                     removed.push(*id);
                 }
-                Change::SetPlugin { .. } => {}
+                Change::SetPlugin { .. } | Change::RemoveTopic { .. } => {}
                 Change::RemoveMessages(removal) => self.check_removal(removal)?,
             }
         }
@@ -384,8 +384,17 @@ impl Sequencer {
     fn create_topic(&mut self, name: TopicName, created_ms: Millis) -> TopicId {
         let id = TopicId(u32::try_from(self.topics.len()).expect("there are fewer than 2^32 topics"));
         self.topic_ids.insert(name.as_str().into(), id);
-        let info =
-            TopicInfo { id, name, created_ms, last_sequence: 0, last_offset: 0, messages: 0, bytes: 0, gaps_end: 0 };
+        let info = TopicInfo {
+            id,
+            name,
+            created_ms,
+            last_sequence: 0,
+            last_offset: 0,
+            messages: 0,
+            bytes: 0,
+            gaps_end: 0,
+            removed_before: 0,
+        };
         let bytes_max = self.cap_of(info.name.as_str());
         self.topics.push(Topic { info, bytes_max, noted_in: 0 });
         id
@@ -477,6 +486,12 @@ impl Sequencer {
             }
             Change::SetPlugin { stem, record } => {
                 self.gathering.plugins.push((stem, record));
+                None
+            }
+            Change::RemoveTopic { topic: id, before } => {
+                let topic = &mut self.topics[id.0 as usize];
+                topic.info.removed_before = topic.info.removed_before.max(before);
+                topic.note(id, self.group_number, &mut self.gathering);
                 None
             }
             Change::RemoveMessages(removal) => {

@@ -33,7 +33,7 @@ struct Prompt {
 
 impl Prompt {
     fn new() -> Self {
-        let selection = Selection { filters: vec![(TopicFilter::parse(">").unwrap(), 0)] };
+        let selection = Selection::new(vec![(TopicFilter::parse(">").unwrap(), 0)]);
         let journal = Journal::new(selection, HELD_ROW_OFFSETS_MAX);
         let mut dispatcher = Dispatcher::load(&journal.load(), Policy { breaker: None, ..Policy::default() }, 0, 0, 1);
         dispatcher.set_version(Some(Digest([0; 32])));

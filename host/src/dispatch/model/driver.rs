@@ -114,7 +114,7 @@ impl World {
         };
         let order = *random.choice(&[Order::Key, Order::Key, Order::Key, Order::Topic, Order::None]).unwrap();
         let policy = policy(&mut random, order);
-        let selection = Selection { filters: filters(&mut random).into_iter().map(|filter| (filter, 0)).collect() };
+        let selection = Selection::new(filters(&mut random).into_iter().map(|filter| (filter, 0)).collect());
         let journal = Journal::new(selection.clone(), bounds.held_row_offsets_max);
         let dispatcher = Dispatcher::load_bounded(&journal.load(), policy.clone(), 0, 0, random.u64(..), bounds);
         let mut world = Self {
@@ -569,7 +569,7 @@ impl World {
             let before = old.filters.iter().find(|(one, _)| *one == filter);
             before.cloned().unwrap_or((filter, end))
         };
-        let mut new = Selection { filters: filters(&mut self.random).into_iter().map(held_from).collect() };
+        let mut new = Selection::new(filters(&mut self.random).into_iter().map(held_from).collect());
         // A topic that the filters before took and the new ones take keeps its messages.
         for topic in TOPICS {
             if let (Some(before), Some(after)) = (old.from_offset(topic), new.from_offset(topic))

@@ -10,17 +10,15 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Edge, Parameters, PathText, limit, now_ms};
+use super::{COMMAND_BYTES_MAX, Edge, Parameters, PathText, limit, now_ms};
 use crate::bus::filter::FilterText;
 use crate::bus::{BusError, DeadLetterFilter, Operated, Operation};
 use crate::ingress::cloud_events::Encoded;
 use crate::ingress::problem::{self, Problem};
-use crate::limits::{COMPONENT_BYTES_MAX, KIB};
+use crate::limits::COMPONENT_BYTES_MAX;
 use crate::message::Message;
 use crate::view::{DeadLetterView, RehearsalView};
 
-/// The body of a command: some thousands of ids.
-const COMMAND_BYTES_MAX: usize = 256 * KIB;
 const FILTER_PARTS: [&str; 10] =
     ["subscription", "reason", "topic", "key", "since", "until", "digest", "error", "excused", "ids"];
 

@@ -40,12 +40,11 @@ pub(super) fn topic_block(block: Offset, bytes: &[u8]) -> Result<TopicBlock, Mal
     Ok(TopicBlock { first_sequence, messages, first, last })
 }
 
-/// Layout: name, creation, last sequence, last offset, messages, bytes, the end of its gaps.
+/// Layout: name, creation, last sequence, last offset, messages, bytes, the end of its gaps, the offset before which it was taken away.
 pub(super) fn put_topic(out: &mut Vec<u8>, topic: &TopicInfo) {
     put_text(out, topic.name.as_str());
-    for number in
-        [topic.created_ms, topic.last_sequence, topic.last_offset, topic.messages, topic.bytes, topic.gaps_end]
-    {
+    let TopicInfo { created_ms, last_sequence, last_offset, messages, bytes, gaps_end, removed_before, .. } = *topic;
+    for number in [created_ms, last_sequence, last_offset, messages, bytes, gaps_end, removed_before] {
         put_number(out, number);
     }
 }
@@ -55,8 +54,9 @@ pub(super) fn topic(id: TopicId, bytes: &[u8]) -> Result<TopicInfo, Malformed> {
     let name = TopicName::any(decoder.text()?).map_err(|_| Malformed("its name is no topic's"))?;
     let [created_ms, last_sequence, last_offset] = [decoder.number()?, decoder.number()?, decoder.number()?];
     let [messages, bytes, gaps_end] = [decoder.number()?, decoder.number()?, decoder.number()?];
+    let removed_before = decoder.number()?;
     decoder.end()?;
-    Ok(TopicInfo { id, name, created_ms, last_sequence, last_offset, messages, bytes, gaps_end })
+    Ok(TopicInfo { id, name, created_ms, last_sequence, last_offset, messages, bytes, gaps_end, removed_before })
 }
 
 /// Layout: acceptance, topic, and the event as [`block::put_event`] spells it.
@@ -80,7 +80,8 @@ pub(super) fn scheduled_front(bytes: &[u8]) -> Result<(Millis, &str, Decoder<'_>
 }
 
 /// Layout: name, consumer, creation, epoch, the offset before which dead letters are passed over, whether it is
-/// paused, filters (each a text and the offset it begins at).
+/// paused, filters (each a text and the offset it begins at), topics that were taken away (each a name and the
+/// offset before which).
 pub(super) fn put_subscription(out: &mut Vec<u8>, name: &str, record: &SubscriptionRecord) {
     put_text(out, name);
     put_text(out, &record.consumer);
@@ -92,6 +93,11 @@ pub(super) fn put_subscription(out: &mut Vec<u8>, name: &str, record: &Subscript
     for (filter, from) in &record.selection.filters {
         put_text(out, filter.as_str());
         put_number(out, *from);
+    }
+    put_number(out, record.selection.removed.len() as u64);
+    for (topic, before) in &record.selection.removed {
+        put_text(out, topic.as_str());
+        put_number(out, *before);
     }
 }
 
@@ -108,18 +114,14 @@ pub(super) fn subscription(bytes: &[u8]) -> Result<(String, SubscriptionRecord),
         let filter = TopicFilter::parse(decoder.text()?).map_err(|_| Malformed("a filter is none"))?;
         filters.push((filter, decoder.number()?));
     }
+    let mut removed = Vec::new();
+    for _ in 0..decoder.count()? {
+        let topic = TopicName::any(decoder.text()?).map_err(|_| Malformed("a topic's name is none"))?;
+        removed.push((topic, decoder.number()?));
+    }
     decoder.end()?;
-    Ok((
-        name,
-        SubscriptionRecord {
-            consumer,
-            selection: Selection { filters },
-            created_ms,
-            epoch,
-            passes_dead_before,
-            paused,
-        },
-    ))
+    let selection = Selection { filters, removed };
+    Ok((name, SubscriptionRecord { consumer, selection, created_ms, epoch, passes_dead_before, paused }))
 }
 
 /// Layout: floor, ranges above it (each the gap before it and its length), counters in the order of

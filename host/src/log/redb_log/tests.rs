@@ -175,7 +175,7 @@ fn publish(appends: Vec<Event>) -> Txn {
 /// Filters by commas, each from the beginning on.
 fn selection(filters: &str) -> Selection {
     let filters = filters.split(',').map(|filter| (TopicFilter::parse(filter).unwrap(), 0)).collect();
-    Selection { filters }
+    Selection::new(filters)
 }
 
 fn record() -> SubscriptionRecord {

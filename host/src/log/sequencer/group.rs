@@ -82,6 +82,7 @@ impl Group {
         self.messages.is_empty()
             && self.scheduled.is_empty()
             && self.released.is_empty()
+            && self.topics.is_empty()
             && self.accounts.is_empty()
             && self.retries.is_empty()
             && self.held.is_empty()

@@ -48,7 +48,7 @@ proptest! {
     #[test]
     fn topics_come_back(created_ms: u64, last_sequence: u64, last_offset: u64, messages: u64, bytes: u64, gaps_end: u64) {
         let name = TopicName::any("$lag.a-b").unwrap();
-        let info = TopicInfo { id: TopicId(3), name, created_ms, last_sequence, last_offset, messages, bytes, gaps_end };
+        let info = TopicInfo { id: TopicId(3), name, created_ms, last_sequence, last_offset, messages, bytes, gaps_end, removed_before: last_offset };
         let found = topic(TopicId(3), &encoded(|out| put_topic(out, &info))).unwrap();
         prop_assert_eq!(format!("{found:?}"), format!("{info:?}"));
     }
@@ -63,7 +63,9 @@ proptest! {
     #[test]
     fn subscriptions_come_back(name in text(), consumer in text(), created_ms: u64, epoch: u64, passes_dead_before: u64, paused: bool, from: u64, filters in 0..4usize) {
         let filters = ["order.*", ">", "$lag.>", "a"][..filters].iter().map(|f| (TopicFilter::parse(f).unwrap(), from));
-        let record = SubscriptionRecord { consumer, selection: Selection { filters: filters.collect() }, created_ms, epoch, passes_dead_before, paused };
+        let removed = vec![(TopicName::any("$lag.a").unwrap(), from)];
+        let selection = Selection { filters: filters.collect(), removed };
+        let record = SubscriptionRecord { consumer, selection, created_ms, epoch, passes_dead_before, paused };
         let found = subscription(&encoded(|out| put_subscription(out, &name, &record)));
         prop_assert_eq!(found, Ok((name, record)));
     }

@@ -93,8 +93,7 @@ fn each_filter_has_a_beginning_of_its_own() {
         bench.publish(vec![event("order.placed", "1"), event("order.paid", "2"), event("stock.low", "3")]);
     }
     let filter = |text: &str, from| (TopicFilter::parse(text).unwrap(), from);
-    let selection =
-        Selection { filters: vec![filter("order.*", 9), filter("order.paid", 20), filter("stock.low", 100)] };
+    let selection = Selection::new(vec![filter("order.*", 9), filter("order.paid", 20), filter("stock.low", 100)]);
     let check = |bench: &Bench| {
         for from in [0, 12] {
             let found = bench.log.read(&selection, from, WIDE).unwrap();
