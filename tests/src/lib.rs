@@ -38,7 +38,7 @@ pub mod views;
 
 use std::time::Duration;
 
-pub use client::{Answer, Client};
+pub use client::{Answer, Client, next_id};
 pub use daemon::{Daemon, Setup};
 pub use guests::{digest, guest, stamped};
 pub use ledger::{Ledger, Publishers};

@@ -67,6 +67,8 @@ pub struct Subscription {
     pub redriven: u64,
     pub oldest_pending_seconds: f64,
     pub waiting: Waiting,
+    /// Dead letters that hold it or keys of it back.
+    pub parked_by: Vec<String>,
     pub paused: bool,
     pub breaker: Option<Breaker>,
     pub blocked_keys: u64,
@@ -192,6 +194,7 @@ pub struct Plugin {
     pub name: String,
     pub status: String,
     pub digest: Option<String>,
+    pub publish: Vec<String>,
     pub subscriptions: Vec<String>,
     pub problem: Option<String>,
 }
