@@ -185,8 +185,8 @@ impl Rig {
             let component = sandbox.load(stem, guest)?;
             let digest = component.digest();
             let program = Arc::new(Program::new(stem.into(), component, &manifest)?);
-            let record = PluginRecord { digest, manifest: String::new(), deployed_ms: 0, rolled_back: Vec::new() };
-            bus.activate(stem, ActiveVersion { manifest, record, program })?;
+            let record = PluginRecord::new(digest, String::new(), 0);
+            bus.activate(stem, ActiveVersion { manifest, record, program, witness: None })?;
         }
         bus.open();
         Ok(Self { runtime, log, bus, engine })

@@ -19,17 +19,21 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::block_in_place;
 
-use crate::deploy::ActivateError;
+use crate::deploy::{ActivateError, Deployments};
+pub use crate::deploy::{CommandError, TargetError, WentBack};
 use crate::dispatch::announce::Lag;
 use crate::engine::Engine;
 use crate::limits::{FETCH_MESSAGES_MAX, MIB, WINDOW_BYTES_MAX};
 use crate::log::{Change, ReadBounds, ReadError, Selection, Txn};
 use crate::message::{Event, Offset, Sequence, SharedMessage};
+use crate::outcome::Digest;
 use crate::policy::StartAt;
 use crate::publish::{self, Accepted, PublishError};
 use crate::sandbox::Sandbox;
 use crate::topic::TopicFilter;
-use crate::view::{DeadLetterView, PluginView, Readiness, RehearsalView, SeekView, SubscriptionView, TopicView};
+use crate::view::{
+    DeadLetterView, DeploymentView, PluginView, Readiness, RehearsalView, SeekView, SubscriptionView, TopicView,
+};
 use activation::Running;
 pub use filter::DeadLetterFilter;
 use operate::Deed;
@@ -60,6 +64,8 @@ pub enum BusError {
     StillDeclared { subscription: String, manifest: String },
     #[error(transparent)]
     Read(#[from] ReadError),
+    #[error(transparent)]
+    Deployments(#[from] CommandError),
     #[error("the bus is stopping")]
     Stopping,
 }
@@ -79,7 +85,7 @@ struct Inner {
     /// What runs, by consumer. Held while versions change, so that they change one at a time.
     active: Mutex<BTreeMap<String, Running>>,
     /// What is known of consumers that do not run as their files say. Set once deployments have begun.
-    deployments: OnceLock<Box<dyn Fn() -> Vec<PluginView> + Send + Sync>>,
+    deployments: OnceLock<Weak<Deployments>>,
     /// Where rehearsals run. Set once deployments have begun.
     sandbox: OnceLock<Arc<Sandbox>>,
     /// One rehearsal at a time: each may compile, and hold a component in memory.
@@ -132,10 +138,10 @@ impl Bus {
         self.inner.engine.swap(None)
     }
 
-    /// Where to ask about consumers that do not run as their files say.
-    pub fn report_deployments(&self, views: impl Fn() -> Vec<PluginView> + Send + Sync + 'static) {
+    /// Where to ask about versions of consumers, and to command them.
+    pub fn report_deployments(&self, deployments: &Arc<Deployments>) {
         // Deployments begin once; a second report would be a bug of ours.
-        assert!(self.inner.deployments.set(Box::new(views)).is_ok(), "deployments are reported once");
+        assert!(self.inner.deployments.set(Arc::downgrade(deployments)).is_ok(), "deployments are reported once");
     }
 
     /// Where components are rehearsed.
@@ -327,7 +333,30 @@ impl Bus {
     }
 
     pub fn plugins(&self) -> Vec<PluginView> {
-        self.inner.deployments.get().map_or_else(Vec::new, |views| views())
+        self.deployments().map_or_else(|_| Vec::new(), |deployments| deployments.views())
+    }
+
+    /// The newest deployments of a consumer, the newest first.
+    pub fn plugin_history(&self, name: &str) -> Result<Vec<DeploymentView>, BusError> {
+        let deployments = self.deployments()?;
+        let known = || deployments.views().into_iter().map(|view| view.name).collect();
+        let history = deployments.history(name);
+        Ok(history.ok_or_else(|| CommandError::UnknownPlugin { name: name.to_owned(), known: known() })?)
+    }
+
+    /// Makes an earlier version of a consumer run again: the one before, or the one whose digest begins with
+    /// `to`. Blocks until it runs and is recorded.
+    pub fn roll_back_plugin(&self, name: &str, to: Option<String>) -> Result<WentBack, BusError> {
+        Ok(self.deployments()?.roll_back(name, to)?)
+    }
+
+    /// Lets a component be deployed again that was rolled back. Blocks until that is recorded.
+    pub fn permit_plugin(&self, name: &str, digest: Digest) -> Result<(), BusError> {
+        Ok(self.deployments()?.permit(name, digest)?)
+    }
+
+    fn deployments(&self) -> Result<Arc<Deployments>, BusError> {
+        self.inner.deployments.get().and_then(Weak::upgrade).ok_or(BusError::Stopping)
     }
 
     pub fn readiness(&self) -> Readiness {

@@ -1,5 +1,6 @@
 //! The command line. All commands but `serve`, `compact` and `plugins deploy` only speak HTTP to a bus.
 
+mod check;
 mod client;
 mod compact;
 mod confirm;
@@ -78,7 +79,7 @@ enum Command {
         #[command(subcommand)]
         command: scheduled::ScheduledCommand,
     },
-    /// List, show and deploy consumers
+    /// List, show, check, deploy and roll back consumers
     Plugins {
         #[command(subcommand)]
         command: plugins::PluginsCommand,

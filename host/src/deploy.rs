@@ -7,17 +7,27 @@
 //! `plan` decides, and does no IO. `inbox` sees the folder, `store` keeps the bytes, the worker (one
 //! thread) does what the plan says. Components are compiled one at a time, on threads of low priority.
 //!
+//! A new version may have to prove itself: `probation` counts what its calls come to, which the subscriptions
+//! tell its `trial`, and where it fails the worker goes back to the version before. `record` is what is kept
+//! of all that, and `command` what an operator may ask for.
+//!
 //! **Architecture invariant:** a version is recorded only after it was compiled, linked and stored; a
 //! component is removed from the store only after another record is durable.
 
+mod command;
 mod inbox;
 pub mod manifest;
 mod plan;
+mod probation;
+mod record;
+mod rollback;
 #[cfg(test)]
 mod sandbox_tests;
+mod show;
 mod store;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod watch;
 mod worker;
 
@@ -28,16 +38,22 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use command::{Answer, Command};
+pub use command::{CommandError, WentBack};
 pub use inbox::FolderError;
+pub use record::TargetError;
 pub use store::StoreError;
+use trial::Trial;
 use worker::{Event, Worker};
 
+use crate::dispatch::{Refunded, Witness};
 use crate::limits;
-use crate::log::PluginRecord;
+use crate::log::{DueRefund, PluginRecord};
 use crate::message::Millis;
+use crate::outcome::Digest;
 use crate::policy::Manifest;
 use crate::sandbox::{Program, Sandbox};
-use crate::view::PluginView;
+use crate::view::{DeploymentView, PluginView};
 
 /// What deployments need of the bus. Called from the deployment thread alone.
 pub trait Host<P>: Send + Sync + 'static {
@@ -45,6 +61,12 @@ pub trait Host<P>: Send + Sync + 'static {
     /// changed, and swaps the program between two messages. Calls in flight finish on the old version.
     /// Also called at a start, with the record that is there already.
     fn activate(&self, stem: &str, version: ActiveVersion<P>) -> Result<(), ActivateError>;
+
+    /// Durably replaces the record of a version, which goes on running.
+    fn record(&self, stem: &str, record: PluginRecord) -> Result<(), ActivateError>;
+
+    /// Takes back what a version charged that was rolled back. Another one runs.
+    fn refund(&self, stem: &str, due: DueRefund) -> Result<Refunded, ActivateError>;
 
     /// The consumer's files are gone: durably forgets the record. Its subscriptions become orphaned.
     fn deactivate(&self, stem: &str) -> Result<(), ActivateError>;
@@ -90,11 +112,12 @@ impl Loader for Sandbox {
 }
 
 /// A version that is to run.
-#[derive(Debug)]
 pub struct ActiveVersion<P> {
     pub manifest: Manifest,
     pub record: PluginRecord,
     pub program: Arc<P>,
+    /// Who is told how its calls end, while it is on probation.
+    pub witness: Option<Arc<dyn Witness>>,
 }
 
 /// Why the bus did not take a version, or did not let one go.
@@ -177,9 +200,48 @@ impl Deployments {
         let _ = self.events.send(Event::Changed);
     }
 
-    /// Every consumer that is recorded, or that has files in the folder and a problem.
+    /// Every consumer that is recorded, or that has files in the folder that are compiled or have a problem.
     pub fn views(&self) -> Vec<PluginView> {
-        self.board.lock().views.values().cloned().collect()
+        let state = self.board.lock();
+        let mut views: Vec<PluginView> = state.views.values().cloned().collect();
+        for view in &mut views {
+            if let (Some(trial), Some(probation)) = (state.trials.get(&view.name), &mut view.probation) {
+                let standing = trial.standing();
+                (probation.messages, probation.failures) = (standing.messages, standing.failures);
+            }
+        }
+        views
+    }
+
+    /// The newest deployments of a consumer, the newest first; `None` where none is recorded.
+    pub fn history(&self, name: &str) -> Option<Vec<DeploymentView>> {
+        let mut history = self.board.lock().histories.get(name).map(|history| history.to_vec())?;
+        // What is still on probation is counted as it goes.
+        if let Some(first) = history.first_mut()
+            && let Some(view) = self.views().into_iter().find(|view| view.name == name)
+            && let (Some(now), Some(probation)) = (view.probation, &mut first.probation)
+        {
+            (probation.messages, probation.failures) = (now.messages, now.failures);
+        }
+        Some(history)
+    }
+
+    /// Makes an earlier version run again: the one before, or the one whose digest begins with `to`. Waits
+    /// for it; a compilation under way comes first.
+    pub fn roll_back(&self, name: &str, to: Option<String>) -> Result<WentBack, CommandError> {
+        let (answer, answered) = mpsc::channel();
+        self.ask(Command::RollBack { name: name.to_owned(), to, answer }, &answered)
+    }
+
+    /// Lets a component be deployed again that was rolled back. Waits until that is recorded.
+    pub fn permit(&self, name: &str, digest: Digest) -> Result<(), CommandError> {
+        let (answer, answered) = mpsc::channel();
+        self.ask(Command::Permit { name: name.to_owned(), digest, answer }, &answered)
+    }
+
+    fn ask<T>(&self, command: Command, answered: &mpsc::Receiver<Answer<T>>) -> Answer<T> {
+        self.events.send(Event::Command(command)).map_err(|_| CommandError::Stopping)?;
+        answered.recv().map_err(|_| CommandError::Stopping)?
     }
 
     /// What is wrong with the plugin folder as a whole, if anything: then nothing is deployed or removed.
@@ -239,6 +301,10 @@ struct Board {
 #[derive(Default)]
 struct BoardState {
     views: BTreeMap<String, PluginView>,
+    /// The newest deployment first.
+    histories: BTreeMap<String, Arc<[DeploymentView]>>,
+    /// What is on probation.
+    trials: BTreeMap<String, Arc<Trial>>,
     folder_problem: Option<String>,
     looked: bool,
     /// Counts the updates, for those who wait for one.

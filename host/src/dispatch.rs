@@ -40,6 +40,7 @@ mod state_reads;
 pub mod subscription;
 pub mod turnstile;
 mod window;
+mod witness;
 pub mod workers;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -49,6 +50,7 @@ pub use explain::Explanation;
 pub use item::{Finished, Item, Origin};
 pub use refund::{Refund, Refunded};
 pub use refunding::RefundError;
+pub use witness::Witness;
 
 use crate::limits::{
     FETCH_MESSAGES_MAX, HELD_ROW_OFFSETS_MAX, UNCHARGED_RERUNS_MAX, WINDOW_BYTES_MAX, WINDOW_MESSAGES_MAX,

@@ -237,6 +237,20 @@ pub const DEPLOY_QUIET: Duration = Duration::from_millis(300);
 pub const DEPLOY_RESCAN: Duration = Duration::from_secs(30);
 /// The same where the system cannot report changes at all.
 pub const DEPLOY_RESCAN_UNWATCHED: Duration = Duration::from_secs(2);
+/// What a probation asks for where the manifest only says that there is one.
+pub const PROBATION_MESSAGES_DEFAULT: u64 = 200;
+pub const PROBATION_FAILURES_DEFAULT: u64 = 5;
+/// A probation that takes longer than this many messages is no probation any more.
+pub const PROBATION_MESSAGES_MAX: u64 = 1_000_000;
+/// The last failures of a version on probation that its history and the log tell of.
+pub const PROBATION_TOLD_MAX: usize = 3;
+pub const PROBATION_TOLD_BYTES_MAX: usize = 300;
+/// Deployments that a consumer's history has: enough for a bad week.
+pub const DEPLOYMENTS_TOLD_MAX: usize = 50;
+/// Versions whose bytes are kept, the one that runs included: those that can be gone back to.
+pub const VERSIONS_KEPT_MAX: usize = 5;
+/// Versions that are remembered as rolled back.
+pub const ROLLED_BACK_MAX: usize = 50;
 
 const _: () = assert!(STAGED_BYTES_MAX <= BATCH_BYTES_MAX, "what one call stages must fit one transaction");
 const _: () = assert!(STAGED_MESSAGES_MAX <= BATCH_MESSAGES_MAX, "what one call stages must fit one transaction");
@@ -255,3 +269,5 @@ const _: () = assert!(GUEST_CONCURRENCY_MAX <= INSTANCES_MAX, "a subscription mu
 const _: () = assert!(SECRET_BYTES_MAX <= HTTP_HEAD_BYTES_MAX / 2, "a head must hold a secret and more");
 const _: () =
     assert!(NAME_BYTES_MAX + 16 <= TOPIC_NAME_BYTES_MAX, "a name must fit a topic such as `$dead-letters.NAME`");
+const _: () = assert!(PROBATION_FAILURES_DEFAULT < PROBATION_MESSAGES_DEFAULT, "it must be possible to fail");
+const _: () = assert!(VERSIONS_KEPT_MAX >= 2, "there must be one to go back to");

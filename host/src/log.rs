@@ -10,6 +10,7 @@
 //! a shared clock.
 
 pub mod disk;
+mod plugins;
 pub mod position;
 pub mod redb_log;
 pub mod removal;
@@ -21,9 +22,13 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::message::{Event, Message, Millis, Offset, Sequence, SharedMessage, TopicId};
-use crate::outcome::{Attempt, DeadReason, Digest, Excuse, History};
+use crate::outcome::{Attempt, DeadReason, Excuse, History};
 use crate::topic::{TopicFilter, TopicName};
 use position::Position;
+
+pub use plugins::{
+    Cause, Deployment, DueRefund, PluginRecord, PluginRecords, ProbationEnd, ProbationEnded, RolledBack,
+};
 use removal::{Reach, Removal, Standing, Stretch};
 
 /// Counts transactions in the order in which they were sequenced, from 1. Not kept over a restart.
@@ -621,20 +626,6 @@ pub struct SubscriptionRecord {
     pub passes_dead_before: Offset,
     /// Whether an operator holds it back.
     pub paused: bool,
-}
-
-/// What each consumer runs, by file stem.
-pub type PluginRecords = Vec<(String, PluginRecord)>;
-
-/// What a consumer runs now. The component's bytes are a file of the data folder, by digest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PluginRecord {
-    pub digest: Digest,
-    /// The manifest's text as it was deployed.
-    pub manifest: String,
-    pub deployed_ms: Millis,
-    /// Versions that were rolled back and are not deployed again by themselves.
-    pub rolled_back: Vec<Digest>,
 }
 
 /// The messages that a subscription takes: those whose topic matches one of the filters, each from an

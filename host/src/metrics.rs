@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use std::sync::atomic::AtomicU64;
 
-use crate::log::LogFigures;
+use crate::log::{Cause, LogFigures};
 use crate::view::{PluginView, SubscriptionView, TopicView};
 
 type Labels = Vec<(&'static str, String)>;
@@ -182,8 +182,10 @@ fn subscription_figures(registry: &mut Registry, subscriptions: &[SubscriptionVi
 }
 
 fn plugin_figures(registry: &mut Registry, plugins: &[PluginView]) {
-    let info = Gauges::default();
+    let (info, deployments, rollbacks) = (Gauges::default(), Counters::default(), Counters::default());
+    let (on_probation, messages, failures) = (Gauges::default(), Gauges::default(), Gauges::default());
     for plugin in plugins {
+        let plain = vec![("plugin", plugin.name.clone())];
         let labels = vec![
             ("plugin", plugin.name.clone()),
             ("status", plugin.status.to_owned()),
@@ -191,6 +193,24 @@ fn plugin_figures(registry: &mut Registry, plugins: &[PluginView]) {
             ("problem", (if plugin.problem.is_some() { "true" } else { "false" }).to_owned()),
         ];
         info.get_or_create(&labels).set(1.0);
+        on_probation.get_or_create(&plain).set(f64::from(plugin.probation.is_some()));
+        if let Some(probation) = &plugin.probation {
+            messages.get_or_create(&plain).set(probation.messages as f64);
+            failures.get_or_create(&plain).set(probation.failures as f64);
+        }
+        for (cause, count) in &plugin.deployments {
+            let is_rollback = Cause::ALL.iter().any(|one| one.as_str() == *cause && one.is_rollback());
+            let family = if is_rollback { &rollbacks } else { &deployments };
+            let labels = vec![("plugin", plugin.name.clone()), ("cause", (*cause).to_owned())];
+            family.get_or_create(&labels).inc_by(*count);
+        }
     }
     registry.register("plugin_info", "Consumers and what they run", info);
+    registry.register("plugin_on_probation", "1 while what runs has to prove itself", on_probation);
+    let help = "Messages that a version on probation has ended";
+    registry.register("plugin_probation_messages", help, messages);
+    let help = "Messages that failed of the fault of a version on probation";
+    registry.register("plugin_probation_failures", help, failures);
+    registry.register("plugin_deployments", "Versions that were deployed, by cause", deployments);
+    registry.register("plugin_rollbacks", "Versions that were gone back from, by cause", rollbacks);
 }

@@ -212,6 +212,16 @@ pub enum SecretSource {
     File(PathBuf),
 }
 
+/// How a new version of a consumer has to prove itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProbationPolicy {
+    /// Messages after which it is proven, 1 to [`limits::PROBATION_MESSAGES_MAX`].
+    pub messages: u64,
+    /// Messages among them that may fail of its own fault; fewer than `messages`. One more, and it is
+    /// rolled back.
+    pub max_failures: u64,
+}
+
 /// A consumer's manifest, validated. The default declares nothing and grants nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Manifest {
@@ -225,6 +235,8 @@ pub struct Manifest {
     pub config: BTreeMap<String, String>,
     /// By the name under which the guest asks for them; none is a name of `config`.
     pub secrets: BTreeMap<String, SecretSource>,
+    /// Without it a new version takes over for good at once.
+    pub probation: Option<ProbationPolicy>,
 }
 
 impl Default for Policy {

@@ -163,8 +163,7 @@ impl<'a> Life<'a> {
             }
         }
         bus.open();
-        let shown = Arc::downgrade(&deployments);
-        bus.report_deployments(move || shown.upgrade().map_or_else(Vec::new, |deployments| deployments.views()));
+        bus.report_deployments(&deployments);
         let looked_after = bus.clone();
         runtime.spawn(async move {
             let mut second = tokio::time::interval(Duration::from_secs(1));

@@ -277,17 +277,78 @@ pub struct RehearsedView {
 #[derive(Clone, Debug, Serialize)]
 pub struct PluginView {
     pub name: String,
-    /// `running`, `failed` (nothing runs), or `orphaned` (its files are gone).
+    /// `running`, `compiling` (its first version is about to run), or `failed` (nothing runs).
     pub status: &'static str,
     /// What runs.
     pub digest: Option<String>,
     pub deployed_ms: Option<Millis>,
+    /// What brought it in: `folder`, `start`, `probation` (the one after it failed) or `operator`.
+    pub deployed_by: Option<&'static str>,
+    /// The component that is being compiled to take its place.
+    pub compiling: Option<String>,
+    /// Where what runs has to prove itself.
+    pub probation: Option<ProbationView>,
+    /// Versions that are not deployed again by themselves, the oldest first.
+    pub rolled_back: Vec<RolledBackView>,
+    /// Deployments ever made, by what brought them in.
+    pub deployments: Vec<(&'static str, u64)>,
     pub subscriptions: Vec<String>,
     pub publish: Vec<String>,
     /// Requests that it may make, each as its grant in words.
     pub http: Vec<String>,
     /// Why the files in the plugin folder are not what runs, if they are not.
     pub problem: Option<String>,
+}
+
+/// How a version on probation does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProbationView {
+    /// Messages that it ended, of those it has to end.
+    pub messages: u64,
+    pub messages_max: u64,
+    /// Of those, messages that failed of its own fault, of as many as may.
+    pub failures: u64,
+    pub max_failures: u64,
+    /// The digest of what it is rolled back to where it fails.
+    pub back_to: String,
+}
+
+/// A version that was rolled back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RolledBackView {
+    pub digest: String,
+    pub at_ms: Millis,
+    /// `probation` or `operator`.
+    pub by: &'static str,
+    pub why: String,
+}
+
+/// One deployment of a consumer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeploymentView {
+    /// Counts the deployments of a consumer, from 1.
+    pub number: u64,
+    pub digest: String,
+    /// The digest of the manifest's text.
+    pub manifest_digest: String,
+    pub deployed_ms: Millis,
+    pub deployed_by: &'static str,
+    /// What is another than in the deployment before: `component`, `manifest`.
+    pub changed: Vec<&'static str>,
+    /// Whether it can be gone back to.
+    pub kept: bool,
+    pub probation: Option<DeploymentProbationView>,
+}
+
+/// The probation of one deployment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeploymentProbationView {
+    /// `running`, `proven`, `failed`, or `replaced` by another version before it was decided.
+    pub status: &'static str,
+    pub messages: u64,
+    pub failures: u64,
+    /// Its last failures, once it has ended.
+    pub last_failures: String,
 }
 
 /// Whether the bus can serve.

@@ -158,6 +158,8 @@ fn what_is_a_state_machine_does_no_io() {
         "dispatch/settling.rs",
         "dispatch/window.rs",
         "deploy/plan.rs",
+        "deploy/probation.rs",
+        "deploy/record.rs",
         "log/position.rs",
         "log/sequencer.rs",
         "log/sequencer/group.rs",

@@ -204,7 +204,7 @@ fn a_broken_manifest_leaves_the_old_version_running_and_is_named_with_line_and_k
     assert_eq!(version_now(&mut bus), "1");
     // The log said each of them once.
     let log = bus.log();
-    assert_eq!(log.matches("not supported by this version").count(), 1, "{log}");
+    assert_eq!(log.matches("secrets.key.env").count(), 1, "{log}");
     bus.put_file("worker", "toml", manifest("3").as_bytes());
     version_becomes(&mut bus, "3");
     assert_eq!(bus.plugin("worker").expect("it is deployed").problem, None);
@@ -279,4 +279,31 @@ fn a_deployment_that_cannot_run_fails_and_says_why() {
     let refused = bus.cli(&["plugins", "deploy", path.to_str().expect("plain names")]);
     assert_eq!(refused.code, Some(1), "{refused}");
     assert_eq!(std::fs::read(bus.plugin_folder().join("worker.wasm")).expect("it is there"), NO_CONSUMER);
+}
+
+#[test]
+fn a_pair_is_checked_before_it_is_deployed() {
+    let bus = Daemon::setup().start();
+    let files = bus.folder().join("new");
+    std::fs::create_dir_all(&files).expect("it is the test's own");
+    let component = guest("versioned");
+    let (wasm, toml) = (files.join("worker.wasm"), files.join("worker.toml"));
+    let check = || bus.cli(&["plugins", "check", wasm.to_str().expect("plain names")]);
+    std::fs::write(&wasm, &component).expect("it is the test's own");
+    std::fs::write(&toml, manifest("1")).expect("it is the test's own");
+    let good = check();
+    for says in [&digest(&component), "worker takes orders", "sandpost:consumer/bus", "seen, told"] {
+        assert!(good.success().stdout.contains(says), "{says}: {good}");
+    }
+    assert!(!good.stdout.contains("note:"), "{good}");
+    std::fs::write(&toml, manifest("1").replace("[\"seen\", \"told\"]", "[]")).expect("it is the test's own");
+    let noted = check();
+    assert!(noted.success().stdout.contains("note: it can publish, and [grants] publish grants no topic"), "{noted}");
+    // All that is wrong is told at once.
+    std::fs::write(&wasm, NO_CONSUMER).expect("it is the test's own");
+    std::fs::write(&toml, "topics = []").expect("it is the test's own");
+    let refused = check();
+    assert_eq!(refused.code, Some(1), "{refused}");
+    assert!(refused.stderr.contains("handle") && refused.stderr.contains("worker.toml:1"), "{refused}");
+    assert_eq!(bus.plugins().len(), 0, "nothing was deployed");
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::Bus;
 use crate::deploy::{ActivateError, ActiveVersion, Host};
-use crate::dispatch::Dispatcher;
 use crate::dispatch::subscription::{ConfigureError, Reselection};
+use crate::dispatch::{Dispatcher, Refunded, Witness};
 use crate::engine::{Engine, Enrolled};
 use crate::log::position::Position;
-use crate::log::{Change, CommitError, PluginRecord, ReadError, Selection, SubscriptionRecord, Txn};
+use crate::log::{Change, CommitError, DueRefund, PluginRecord, ReadError, Selection, SubscriptionRecord, Txn};
 use crate::message::Offset;
 use crate::policy::{Manifest, SubscriptionSpec};
 use crate::sandbox::Program;
@@ -19,6 +19,7 @@ pub(super) struct Running {
     manifest: Manifest,
     record: PluginRecord,
     program: Arc<Program>,
+    witness: Option<Arc<dyn Witness>>,
 }
 
 impl Running {
@@ -33,7 +34,8 @@ impl Running {
 
 impl Host<Program> for Bus {
     fn activate(&self, stem: &str, version: ActiveVersion<Program>) -> Result<(), ActivateError> {
-        let running = Running { manifest: version.manifest, record: version.record, program: version.program };
+        let ActiveVersion { manifest, record, program, witness } = version;
+        let running = Running { manifest, record, program, witness };
         let mut active = self.inner.active();
         let engine = self.engine().map_err(|_| stopping())?;
         let _operator = engine.operator.blocking_lock();
@@ -53,6 +55,32 @@ impl Host<Program> for Bus {
         engine.activate(stem, &running)?;
         active.insert(stem.to_owned(), running);
         Ok(())
+    }
+
+    fn record(&self, stem: &str, record: PluginRecord) -> Result<(), ActivateError> {
+        let mut active = self.inner.active();
+        let engine = self.engine().map_err(|_| stopping())?;
+        let _operator = engine.operator.blocking_lock();
+        let changes = vec![set_plugin(stem, Some(record.clone()))];
+        engine.commit_synced(Txn { now_ms: engine.now_ms(), changes, ..Txn::default() }).map_err(refused)?;
+        engine.remember(stem, Some(record.clone()));
+        if let Some(running) = active.get_mut(stem) {
+            running.record = record;
+        }
+        Ok(())
+    }
+
+    fn refund(&self, stem: &str, due: DueRefund) -> Result<Refunded, ActivateError> {
+        let engine = self.engine().map_err(|_| stopping())?;
+        let _operator = engine.operator.blocking_lock();
+        let mut total = Refunded::default();
+        for one in engine.enrolled().iter().filter(|one| *one.consumer == *stem) {
+            let refunded = one.subscription.refund_version(due.digest, due.since_ms);
+            total += refunded.map_err(|error| ActivateError::Unavailable { reason: error.to_string() })?;
+        }
+        // It may be forgotten that it is due only when it is durable.
+        engine.commit_synced(Txn { now_ms: engine.now_ms(), ..Txn::default() }).map_err(refused)?;
+        Ok(total)
     }
 
     fn deactivate(&self, stem: &str) -> Result<(), ActivateError> {
@@ -107,6 +135,7 @@ impl Engine {
         for spec in &running.manifest.subscriptions {
             let Some(enrolled) = self.find(&spec.name) else { continue };
             self.adopt(stem, spec, &enrolled)?;
+            enrolled.subscription.watch(running.witness.clone());
             enrolled.subscription.run_program(Some(running.program.clone()));
         }
         // Subscriptions that the manifest no longer declares stay, with all that is pending in them.

@@ -14,7 +14,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::client::Client;
+use super::client::{Client, segment};
 use super::failure::Failure;
 use super::output::{Output, text};
 use super::plugins;
@@ -30,7 +30,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// The component's file stem is the consumer's name. Its manifest is the file of the same stem beside
 /// it, or the one that --manifest names, or the one that is in the plugin folder already. Files are put
 /// in place by rename, which is safe while messages flow; calls in flight finish on the old version, and
-/// a version that does not load leaves the old one running.
+/// a version that does not load leaves the old one running. A version that was rolled back is deployed
+/// again, which files that only lie in the folder are not; not with --no-wait, for that asks no bus.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -58,19 +59,20 @@ pub(super) fn run(args: &DeployArgs, bus: &str, output: &Output) -> Result<(), F
     let files = Files::read(args)?;
     if args.no_wait {
         files.place()?;
-        return report(&files, "placed", output);
+        return report(&files, "placed", None, output);
     }
     // Asked before anything is changed: what the bus says later is held against this.
     let client = Client::new(bus)?;
     let before = state(&client, &files.stem)?;
     let replaced_manifest = files.manifest.as_ref().is_some_and(|manifest| !holds(&files.manifest_path(), manifest));
     files.place()?;
+    permit(&client, before.as_ref(), &files)?;
     let waited = Waited { before, digest: files.digest.clone(), replaced_manifest };
     let deadline = Instant::now() + args.timeout;
     loop {
         let now = state(&client, &files.stem)?;
         match waited.judge(now.as_ref()) {
-            Verdict::Runs => return report(&files, "running", output),
+            Verdict::Runs => return report(&files, "running", now.as_ref(), output),
             Verdict::Failed(problem) => {
                 return Err(Failure::Failed(format!("{} was not deployed: {problem}", files.stem)));
             }
@@ -89,9 +91,23 @@ pub(super) fn run(args: &DeployArgs, bus: &str, output: &Output) -> Result<(), F
     }
 }
 
-fn report(files: &Files, what: &str, output: &Output) -> Result<(), Failure> {
+/// Whoever deploys by command what was rolled back wants it to run all the same.
+fn permit(client: &Client, before: Option<&Value>, files: &Files) -> Result<(), Failure> {
+    let rolled_back = before.and_then(|before| before["rolled_back"].as_array()).map(Vec::as_slice);
+    if rolled_back.unwrap_or_default().iter().any(|one| one["digest"] == *files.digest) {
+        let command = json!({ "digest": files.digest }).to_string();
+        client.post(&format!("/plugins/{}/permit", segment(&files.stem)), &[], command.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn report(files: &Files, what: &str, now: Option<&Value>, output: &Output) -> Result<(), Failure> {
+    let probation = now.map(|now| &now["probation"]).filter(|probation| !probation.is_null());
+    let probation = probation.map_or_else(String::new, |probation| {
+        format!(", on probation for {} messages", text(&probation["messages_max"]))
+    });
     let words = match what {
-        "running" => format!("{} runs {}", files.stem, &files.digest[..12]),
+        "running" => format!("{} runs {}{probation}", files.stem, &files.digest[..12]),
         _ => format!("{} {} is in {}", files.stem, &files.digest[..12], files.folder.display()),
     };
     output.done(&json!({ "name": files.stem, "digest": files.digest, "status": what }), &words)

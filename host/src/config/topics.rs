@@ -55,7 +55,7 @@ fn tables(value: &Value<'_>) -> Result<Vec<TopicTable>, ManifestError> {
 }
 
 fn topic(table: &Table<'_>) -> Result<TopicTable, ManifestError> {
-    table.allow(&["filter", "max_age", "max_bytes", "cap"], &[])?;
+    table.allow(&["filter", "max_age", "max_bytes", "cap"])?;
     let filter = table.require("filter", "a topic or a filter such as \"order.*\"")?;
     let text = filter.text("a topic or a filter such as \"order.*\"")?;
     let parsed = TopicFilter::parse(text)

@@ -338,7 +338,16 @@ fn read(path: &Path, stamp: Option<Stamp>, bytes_max: usize) -> Result<Vec<u8>, 
         return Err(ReadProblem::Unusable(format!("{} is not a regular file", path.display())));
     }
     let file = File::open(path).map_err(unusable)?;
-    let before = Stamp::of(&file.metadata().map_err(unusable)?);
+    let metadata = file.metadata().map_err(unusable)?;
+    if metadata.mode() & 0o002 != 0 {
+        let problem = format!(
+            "{0} is writable by everyone (mode {1:03o}), so anyone could deploy code; take that away with `chmod o-w {0}`",
+            path.display(),
+            metadata.mode() & 0o777
+        );
+        return Err(ReadProblem::Unusable(problem));
+    }
+    let before = Stamp::of(&metadata);
     if stamp.is_some_and(|stamp| stamp != before) {
         return Err(ReadProblem::Changed);
     }
@@ -434,6 +443,19 @@ mod tests {
         let look = desk.look_after(Duration::from_millis(1), &[]);
         assert_eq!(digest(&look.found["email"]), digest_of(b"half and half"));
         assert_eq!(look.again_in, None);
+    }
+
+    #[test]
+    fn a_file_that_anyone_may_write_is_not_taken() {
+        let mut desk = Desk::new();
+        desk.write("email.wasm", "one");
+        desk.write("email.toml", MANIFEST);
+        let path = desk.folder.path().join("email.wasm");
+        let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o666);
+        assert!(problem(&desk.settled(&[])["email"]).contains("email.wasm is writable by everyone (mode 666)"));
+        mode(0o664);
+        assert_eq!(digest(&desk.settled(&[])["email"]), digest_of(b"one"));
     }
 
     #[test]

@@ -17,8 +17,8 @@ pub(crate) use keys::{Source, Table, Value};
 
 use crate::limits;
 use crate::policy::{
-    Backoff, BreakerPolicy, GuestLimits, Isolation, Manifest, OnExhausted, Order, Policy, Rate, RetryPolicy,
-    START_ALLOWED, StartAt, StartError, SubscriptionSpec,
+    Backoff, BreakerPolicy, GuestLimits, Isolation, Manifest, OnExhausted, Order, Policy, ProbationPolicy, Rate,
+    RetryPolicy, START_ALLOWED, StartAt, StartError, SubscriptionSpec,
 };
 use crate::topic::TopicFilter;
 
@@ -33,7 +33,7 @@ const MEMORY_BYTES_MIN: u64 = 64 * limits::KIB as u64;
 
 /// Reads the manifest of the consumer `stem`. `file` is its path, for errors.
 ///
-/// Fails at the first key that is unknown or belongs to a later version, and at the first value that is
+/// Fails at the first key that is unknown, and at the first value that is
 /// missing or impossible. Any text is answered; none panics.
 pub fn parse(stem: &str, file: &Path, text: &str) -> Result<Manifest, ManifestError> {
     let source = Source { file, text };
@@ -46,10 +46,7 @@ pub fn parse(stem: &str, file: &Path, text: &str) -> Result<Manifest, ManifestEr
         source.error(error.span().map(|span| span.start), "", ManifestProblem::Syntax { message })
     })?;
     let root = Table::root(source, document.get_ref());
-    root.allow(
-        &["subscription", "limits", "grants", "config", "secrets"],
-        &[("deploy", "; a version that loads takes over at once")],
-    )?;
+    root.allow(&["subscription", "limits", "grants", "config", "secrets", "deploy"])?;
     Ok(Manifest {
         subscriptions: subscriptions(stem, &root)?,
         limits: guest_limits(&root)?,
@@ -57,6 +54,7 @@ pub fn parse(stem: &str, file: &Path, text: &str) -> Result<Manifest, ManifestEr
         http: http::grants(&root)?,
         config: config(&root)?,
         secrets: http::secrets(&root)?,
+        probation: probation(&root)?,
     })
 }
 
@@ -80,22 +78,19 @@ fn subscriptions(stem: &str, root: &Table<'_>) -> Result<Vec<SubscriptionSpec>, 
     let mut specs: Vec<SubscriptionSpec> = Vec::with_capacity(tables.len());
     for value in tables {
         let table = value.table()?;
-        table.allow(
-            &[
-                "name",
-                "topics",
-                "from",
-                "order",
-                "concurrency",
-                "timeout",
-                "lag_warn",
-                "isolation",
-                "retry",
-                "rate",
-                "breaker",
-            ],
-            &[],
-        )?;
+        table.allow(&[
+            "name",
+            "topics",
+            "from",
+            "order",
+            "concurrency",
+            "timeout",
+            "lag_warn",
+            "isolation",
+            "retry",
+            "rate",
+            "breaker",
+        ])?;
         let name = match table.get("name") {
             Some(name) => {
                 let text = name.text("a text")?;
@@ -194,7 +189,7 @@ fn policy(table: &Table<'_>) -> Result<Policy, ManifestError> {
 }
 
 fn retry_policy(table: &Table<'_>) -> Result<RetryPolicy, ManifestError> {
-    table.allow(&["max_attempts", "backoff", "on_exhausted"], &[])?;
+    table.allow(&["max_attempts", "backoff", "on_exhausted"])?;
     let mut retry = RetryPolicy::default();
     if let Some(attempts) = table.get("max_attempts") {
         retry.max_attempts = small(&attempts, limits::MAX_ATTEMPTS_MAX)?;
@@ -209,7 +204,7 @@ fn retry_policy(table: &Table<'_>) -> Result<RetryPolicy, ManifestError> {
 }
 
 fn backoff(table: &Table<'_>) -> Result<Backoff, ManifestError> {
-    table.allow(&["initial", "factor", "max", "jitter"], &[])?;
+    table.allow(&["initial", "factor", "max", "jitter"])?;
     let mut backoff = Backoff::default();
     if let Some(initial) = table.get("initial") {
         backoff.initial = initial.duration(limits::DURATION_MIN..=limits::RETRY_DELAY_MAX)?;
@@ -244,7 +239,7 @@ fn rate(value: &Value<'_>) -> Result<Rate, ManifestError> {
 }
 
 fn breaker_policy(table: &Table<'_>) -> Result<Option<BreakerPolicy>, ManifestError> {
-    table.allow(&["enabled", "failures", "pause", "pause_max"], &[])?;
+    table.allow(&["enabled", "failures", "pause", "pause_max"])?;
     let mut breaker = BreakerPolicy::default();
     if let Some(failures) = table.get("failures") {
         let number = failures.whole(2..=u64::from(limits::BREAKER_FAILURES_MAX))?;
@@ -271,7 +266,7 @@ fn guest_limits(root: &Table<'_>) -> Result<GuestLimits, ManifestError> {
     let mut guest_limits = GuestLimits::default();
     let Some(table) = root.get("limits") else { return Ok(guest_limits) };
     let table = table.table()?;
-    table.allow(&["memory", "http_request", "http_response"], &[])?;
+    table.allow(&["memory", "http_request", "http_response"])?;
     if let Some(memory) = table.get("memory") {
         let bytes = memory.bytes(MEMORY_BYTES_MIN..=limits::GUEST_MEMORY_BYTES_MAX as u64)?;
         guest_limits.memory_bytes = usize::try_from(bytes).expect("the bound is a usize");
@@ -288,7 +283,7 @@ fn guest_limits(root: &Table<'_>) -> Result<GuestLimits, ManifestError> {
 fn grants(root: &Table<'_>) -> Result<Vec<TopicFilter>, ManifestError> {
     let Some(table) = root.get("grants") else { return Ok(Vec::new()) };
     let table = table.table()?;
-    table.allow(&["publish", "http"], &[])?;
+    table.allow(&["publish", "http"])?;
     let Some(publish) = table.get("publish") else { return Ok(Vec::new()) };
     let filters = filters(&publish, "a list of topics and filters, such as [\"email.sent\"]")?;
     if let Some(own) = filters.iter().find(|filter| filter.as_str().starts_with('$')) {
@@ -301,4 +296,23 @@ fn config(root: &Table<'_>) -> Result<BTreeMap<String, String>, ManifestError> {
     let Some(table) = root.get("config") else { return Ok(BTreeMap::new()) };
     let table = table.table()?;
     table.entries().map(|(key, value)| Ok((key.to_owned(), value.scalar()?))).collect()
+}
+
+fn probation(root: &Table<'_>) -> Result<Option<ProbationPolicy>, ManifestError> {
+    let Some(deploy) = root.get("deploy") else { return Ok(None) };
+    let deploy = deploy.table()?;
+    deploy.allow(&["probation"])?;
+    let Some(table) = deploy.get("probation") else { return Ok(None) };
+    let table = table.table()?;
+    table.allow(&["messages", "max_failures"])?;
+    let messages = match table.get("messages") {
+        Some(messages) => messages.whole(1..=limits::PROBATION_MESSAGES_MAX)?,
+        None => limits::PROBATION_MESSAGES_DEFAULT,
+    };
+    // As many failures as messages could never be too many.
+    let max_failures = match table.get("max_failures") {
+        Some(max_failures) => max_failures.whole(0..=messages - 1)?,
+        None => limits::PROBATION_FAILURES_DEFAULT.min(messages - 1),
+    };
+    Ok(Some(ProbationPolicy { messages, max_failures }))
 }

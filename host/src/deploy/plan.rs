@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::inbox::Found;
+use super::record;
 use crate::log::PluginRecord;
 use crate::outcome::Digest;
 use crate::policy::Manifest;
@@ -127,12 +128,12 @@ fn refusal(
     version: &Version,
     manifest: &Manifest,
 ) -> Option<String> {
-    let rolled_back = active.is_some_and(|active| {
-        active.record.digest != version.digest && active.record.rolled_back.contains(&version.digest)
-    });
-    if rolled_back {
-        let digest = version.digest.short();
-        return Some(format!("{digest} was rolled back, and is not deployed again by itself"));
+    if let Some(mark) = active.and_then(|active| record::mark(&active.record, version)) {
+        return Some(format!(
+            "{} was rolled back ({}), and is not deployed again by itself; `sandpost plugins deploy` does it all the same",
+            version.digest.short(),
+            mark.why
+        ));
     }
     for name in manifest.subscriptions.iter().map(|spec| &spec.name) {
         let holder = known.active.iter().find(|(other, active)| *other != stem && active.subscriptions.contains(name));
@@ -161,6 +162,7 @@ mod tests {
     use super::super::inbox::Text;
     use super::super::manifest;
     use super::*;
+    use crate::log::Cause;
 
     const STEMS: [&str; 4] = ["analytics", "billing", "email", "stock"];
 
@@ -180,8 +182,8 @@ mod tests {
     }
 
     fn active(number: u8, names: &[&str]) -> Active {
-        let record =
-            PluginRecord { digest: digest(number), manifest: text(names), deployed_ms: 1, rolled_back: vec![] };
+        let version = Version { digest: digest(number), text: text(names).into() };
+        let record = record::deployed(None, &version, 1, Cause::Folder, false, None);
         let subscriptions = names.iter().map(|name| (*name).to_owned()).collect();
         Active { record, subscriptions, publish: vec![], http: vec![], down: None }
     }
@@ -240,11 +242,14 @@ mod tests {
     #[test]
     fn what_was_rolled_back_stays_so() {
         let mut email = active(1, &["email"]);
-        email.record.rolled_back = vec![digest(2)];
+        let bad = Version { digest: digest(2), text: text(&["email"]).into() };
+        let deployed = record::deployed(Some(&email.record), &bad, 2, Cause::Folder, true, None);
+        let why = "6 of 31 messages failed".to_owned();
+        email.record = record::gone_back(&deployed, 1, 3, Cause::Probation, None, why).unwrap();
         let known = Known { active: BTreeMap::from([("email".into(), email)]), ..Known::default() };
         let plan = planned(&known, &[("email", pair(2, &text(&["email"])))]);
         assert_eq!(short(&plan), "");
-        assert!(plan.problems["email"].contains("was rolled back"), "{plan:?}");
+        assert!(plan.problems["email"].contains("was rolled back (6 of 31 messages failed)"), "{plan:?}");
     }
 
     #[test]

@@ -53,6 +53,15 @@ impl Host<Program> for Running {
         Ok(())
     }
 
+    fn record(&self, _stem: &str, record: PluginRecord) -> Result<(), ActivateError> {
+        self.program.lock().unwrap().as_mut().expect("it runs").0 = record;
+        Ok(())
+    }
+
+    fn refund(&self, _stem: &str, _due: DueRefund) -> Result<Refunded, ActivateError> {
+        Ok(Refunded::default())
+    }
+
     fn deactivate(&self, _stem: &str) -> Result<(), ActivateError> {
         *self.program.lock().unwrap() = None;
         Ok(())

@@ -1,20 +1,24 @@
 //! The thread that deploys: looks at the folder, asks for the plan, and does its steps one by one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::command::Command;
 use super::inbox::{self, Found, Inbox};
 use super::manifest;
 use super::plan::{Active, Failure, Known, Plan, Step, Version, plan};
+use super::record::{deployed, kept};
 use super::store::Store;
+use super::trial::Trial;
 use super::watch::Watch;
-use super::{ActivateError, ActiveVersion, Board, Host, LoadFailure, Loader, Options, StartError};
+use super::{ActivateError, ActiveVersion, Board, Host, LoadFailure, Loader, Options, StartError, show};
+use crate::dispatch::Witness;
 use crate::limits;
-use crate::log::PluginRecord;
+use crate::log::{Cause, PluginRecord};
 use crate::outcome::Digest;
 use crate::policy::Manifest;
 use crate::view::PluginView;
@@ -25,11 +29,14 @@ pub(super) enum Event {
     Changed,
     /// The compilation under way has ended.
     Loaded,
+    /// The probation of this consumer's version is decided.
+    Judged(String),
+    Command(Command),
     Stop,
 }
 
 /// The worker was told to stop in the middle of something.
-struct Stopped;
+pub(super) struct Stopped;
 
 /// How far a deployment came.
 enum Deployed {
@@ -39,19 +46,43 @@ enum Deployed {
     FilesChanged,
 }
 
+/// A version that can run.
+pub(super) struct Ready<P> {
+    pub(super) manifest: Arc<Manifest>,
+    pub(super) program: Arc<P>,
+}
+
+impl<P> Clone for Ready<P> {
+    fn clone(&self) -> Self {
+        Self { manifest: self.manifest.clone(), program: self.program.clone() }
+    }
+}
+
 pub(super) struct Worker<L: Loader, H: Host<L::Program>> {
-    options: Options,
-    host: Arc<H>,
+    pub(super) options: Options,
+    pub(super) host: Arc<H>,
     loader: Arc<L>,
     sender: Sender<Event>,
     events: Receiver<Event>,
     board: Arc<Board>,
-    inbox: Inbox,
-    store: Store,
+    pub(super) inbox: Inbox,
+    pub(super) store: Store,
     watch: Watch,
-    known: Known,
+    pub(super) known: Known,
     /// Programs whose version the bus could not take yet.
     loaded: BTreeMap<String, (Version, Arc<L::Program>)>,
+    /// What runs.
+    running: BTreeMap<String, Ready<L::Program>>,
+    /// What comes back where a version fails its probation: kept ready, for then there is no time to compile.
+    pub(super) fallbacks: BTreeMap<String, Ready<L::Program>>,
+    /// The probations of what runs.
+    pub(super) trials: BTreeMap<String, Arc<Trial>>,
+    /// Consumers whose probation is decided, and nothing was done about it yet.
+    pub(super) judged: BTreeSet<String>,
+    /// Why a verdict could not be carried out.
+    pub(super) stuck: BTreeMap<String, String>,
+    /// What operators asked for and is not done. Not bounded: each of them waits for its answer.
+    pub(super) commands: VecDeque<Command>,
     began: Instant,
 }
 
@@ -75,8 +106,26 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
         // Before the first look, so that no change falls between the two.
         watch.follow(folder_id);
         let inbox = Inbox::new(options.plugin_folder.clone(), options.quiet);
-        let (known, loaded, began) = (Known::default(), BTreeMap::new(), Instant::now());
-        Ok(Self { options, host, loader, sender, events, board, inbox, store, watch, known, loaded, began })
+        Ok(Self {
+            options,
+            host,
+            loader,
+            sender,
+            events,
+            board,
+            inbox,
+            store,
+            watch,
+            known: Known::default(),
+            loaded: BTreeMap::new(),
+            running: BTreeMap::new(),
+            fallbacks: BTreeMap::new(),
+            trials: BTreeMap::new(),
+            judged: BTreeSet::new(),
+            stuck: BTreeMap::new(),
+            commands: VecDeque::new(),
+            began: Instant::now(),
+        })
     }
 
     pub(super) fn run(mut self, active: Vec<(String, PluginRecord)>, started: Sender<()>) {
@@ -85,41 +134,59 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
         let _ = started.send(());
         while let Ok(wait) = self.look() {
             match self.events.recv_timeout(wait) {
-                Ok(Event::Changed | Event::Loaded) | Err(RecvTimeoutError::Timeout) => {}
-                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(event) => {
+                    let Ok(()) = self.note(event) else { return };
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
             // One look answers everything that was told until now.
             loop {
                 match self.events.try_recv() {
-                    Ok(Event::Changed | Event::Loaded) => {}
+                    Ok(event) => {
+                        let Ok(()) = self.note(event) else { return };
+                    }
                     Err(TryRecvError::Empty) => break,
-                    Ok(Event::Stop) | Err(TryRecvError::Disconnected) => return,
+                    Err(TryRecvError::Disconnected) => return,
                 }
             }
         }
     }
 
+    /// Remembers what an event asks for; the next look does it.
+    fn note(&mut self, event: Event) -> Result<(), Stopped> {
+        match event {
+            Event::Changed | Event::Loaded => {}
+            Event::Judged(stem) => drop(self.judged.insert(stem)),
+            Event::Command(command) => self.commands.push_back(command),
+            Event::Stop => return Err(Stopped),
+        }
+        Ok(())
+    }
+
     /// Runs what the log says was running.
     fn start_recorded(&mut self, active: Vec<(String, PluginRecord)>) -> Result<(), Stopped> {
-        let named = active.iter().map(|(_, record)| record.digest).collect();
-        self.sweep(&named);
+        let named = active.iter().flat_map(|(_, record)| kept(record)).collect();
+        self.retain(&named);
         for (stem, record) in active {
             let file = self.inbox.path(&stem, "toml");
-            let manifest = manifest::parse(&stem, &file, &record.manifest).map(Arc::new);
-            let mut active = match &manifest {
-                Ok(manifest) => active_of(record, manifest),
-                Err(_) => {
-                    Active { record, subscriptions: Vec::new(), publish: Vec::new(), http: Vec::new(), down: None }
+            let down = match manifest::parse(&stem, &file, &record.manifest).map(Arc::new) {
+                // It was taken away while the bus was down, and the first look removes it: it does not run until then.
+                _ if self.inbox.is_gone(&stem) => Some((None, "its files are gone".to_owned())),
+                Err(error) => Some((None, error.to_string())),
+                Ok(manifest) => {
+                    let started = self.start_one(&stem, &record, manifest.clone())?;
+                    started.err().map(|problem| (Some(manifest), problem))
                 }
             };
-            let down = match manifest {
-                // It was taken away while the bus was down, and the first look removes it: it does not run until then.
-                _ if self.inbox.is_gone(&stem) => Some("its files are gone".to_owned()),
-                Err(error) => Some(error.to_string()),
-                Ok(manifest) => self.start_one(&stem, &active.record, manifest)?.err(),
-            };
-            active.down = down.map(|reason| format!("the version that ran before could not be started: {reason}"));
-            self.known.active.insert(stem, active);
+            if let Some((manifest, reason)) = down {
+                let mut active = active_of(record, manifest.as_deref().unwrap_or(&Manifest::default()));
+                active.down = Some(format!("the version that ran before could not be started: {reason}"));
+                self.known.active.insert(stem, active);
+                continue;
+            }
+            self.load_fallback(&stem)?;
+            self.refund_due(&stem);
         }
         self.show(&Plan::default().problems, &BTreeMap::new());
         Ok(())
@@ -139,14 +206,50 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
             Ok(program) => program,
             Err(failure) => return Ok(Err(failure.to_string())),
         };
-        let version = ActiveVersion { manifest: (*manifest).clone(), record: record.clone(), program };
-        Ok(self.host.activate(stem, version).map_err(|error| error.to_string()))
+        let activated = self.activate(stem, Ready { manifest, program }, record.clone());
+        Ok(activated.map_err(|error| error.to_string()))
+    }
+
+    /// Makes a version run. On an error the one before goes on.
+    pub(super) fn activate(
+        &mut self,
+        stem: &str,
+        ready: Ready<L::Program>,
+        record: PluginRecord,
+    ) -> Result<(), ActivateError> {
+        let policy = ready.manifest.probation.filter(|_| record.back_to.is_some());
+        let trial = policy
+            .map(|policy| Arc::new(Trial::new(stem, record.digest, record.deployed_ms, policy, self.sender.clone())));
+        let witness = trial.clone().map(|trial| -> Arc<dyn Witness> { trial });
+        let (manifest, program) = ((*ready.manifest).clone(), ready.program.clone());
+        self.host.activate(stem, ActiveVersion { manifest, record: record.clone(), program, witness })?;
+        self.trials.remove(stem);
+        self.trials.extend(trial.map(|trial| (stem.to_owned(), trial)));
+        if record.back_to.is_none() {
+            self.fallbacks.remove(stem);
+        }
+        self.stuck.remove(stem);
+        self.known.active.insert(stem.to_owned(), active_of(record, &ready.manifest));
+        self.running.insert(stem.to_owned(), ready);
+        Ok(())
     }
 
     /// Looks at the folder, does what is to be done, and answers how long to wait for the next look.
     fn look(&mut self) -> Result<Duration, Stopped> {
         self.known.failures.retain(|_, failure| !failure.passing);
+        for stem in self.known.active.keys().cloned().collect::<Vec<_>>() {
+            self.load_fallback(&stem)?;
+        }
+        self.judge();
+        let owing = self.known.active.iter().filter(|(_, active)| !active.record.refunds.is_empty());
+        for stem in owing.map(|(stem, _)| stem.clone()).collect::<Vec<_>>() {
+            self.refund_due(&stem);
+        }
+        let mut replies = self.obey()?;
         let mut rescan = self.options.rescan;
+        if !self.judged.is_empty() {
+            rescan = rescan.min(limits::DEPLOY_RESCAN_UNWATCHED);
+        }
         let look = inbox::check(&self.options.plugin_folder).and_then(|id| {
             if !self.watch.follow(id) {
                 rescan = rescan.min(limits::DEPLOY_RESCAN_UNWATCHED);
@@ -164,6 +267,8 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
             self.board.update(|state| state.folder_problem = folder_problem);
         }
         let Ok(mut look) = look else {
+            self.show(&Plan::default().problems, &BTreeMap::new());
+            replies.into_iter().for_each(|reply| reply());
             self.board.update(|state| state.looked = true);
             return Ok(rescan.min(limits::DEPLOY_RESCAN_UNWATCHED));
         };
@@ -171,6 +276,7 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
         loop {
             let plan = plan(&self.options.plugin_folder, &self.known, &look.found);
             self.show(&plan.problems, &look.found);
+            replies.drain(..).for_each(|reply| reply());
             match plan.next {
                 None => break,
                 Some(Step::Remove { stem }) => self.remove(&stem),
@@ -202,40 +308,46 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
         };
         let program = match self.loaded.remove(stem).filter(|(loaded, _)| *loaded == version) {
             Some((_, program)) => program,
-            None => match self.load(stem, bytes.clone(), manifest.clone())? {
-                Ok(program) => program,
-                Err(failure) => {
-                    let file = self.inbox.path(stem, failure.extension());
-                    let problem = format!("{}: {failure}", file.display());
-                    self.fail(stem, Some(version), problem, false);
-                    return Ok(Deployed::Decided);
+            None => {
+                self.show_compiling(stem, version.digest);
+                match self.load(stem, bytes.clone(), manifest.clone())? {
+                    Ok(program) => program,
+                    Err(failure) => {
+                        let file = self.inbox.path(stem, failure.extension());
+                        let problem = format!("{}: {failure}", file.display());
+                        self.fail(stem, Some(version), problem, false);
+                        return Ok(Deployed::Decided);
+                    }
                 }
-            },
+            }
         };
-        let before = self.known.active.get(stem).map(|active| &active.record);
+        let before = self.known.active.get(stem);
         let record = match before {
-            Some(record) if record.digest == version.digest && record.manifest == *version.text => record.clone(),
-            _ => PluginRecord {
-                digest: version.digest,
-                manifest: version.text.to_string(),
-                deployed_ms: (self.options.clock)(),
-                rolled_back: before.map_or_else(Vec::new, |record| record.rolled_back.clone()),
-            },
+            Some(active) if active.is_version(&version) => active.record.clone(),
+            _ => {
+                // What does not run is nothing to go back to.
+                let probation = manifest.probation.is_some() && before.is_some_and(|active| active.down.is_none());
+                let cause = if self.board.lock().looked { Cause::Folder } else { Cause::Start };
+                let standing = self.trials.get(stem).map(|trial| trial.standing());
+                let before = before.map(|active| &active.record);
+                deployed(before, &version, (self.options.clock)(), cause, probation, standing.as_ref())
+            }
         };
+        let was_on_probation = before.is_some_and(|active| active.record.back_to.is_some());
+        let (ready, fallback) = (Ready { manifest, program: program.clone() }, self.running.get(stem).cloned());
+        let on_probation = record.back_to.is_some();
         let result = match self.store.put(version.digest, &bytes) {
             Err(error) => Err(ActivateError::Unavailable { reason: error.to_string() }),
-            Ok(()) => {
-                let (manifest, record, program) = ((*manifest).clone(), record.clone(), program.clone());
-                self.host.activate(stem, ActiveVersion { manifest, record, program })
-            }
+            Ok(()) => self.activate(stem, ready, record),
         };
         match result {
             Ok(()) => {
-                tracing::info!(consumer = stem, digest = %version.digest.short(), "deployed");
+                tracing::info!(consumer = stem, digest = %version.digest.short(), on_probation, "deployed");
                 self.known.failures.remove(stem);
-                self.known.active.insert(stem.to_owned(), active_of(record, &manifest));
-                let named = self.known.active.values().map(|active| active.record.digest).collect();
-                self.sweep(&named);
+                if on_probation && !was_on_probation {
+                    self.fallbacks.extend(fallback.map(|fallback| (stem.to_owned(), fallback)));
+                }
+                self.sweep();
             }
             Err(ActivateError::Refused { reason }) => self.fail(stem, Some(version), reason, false),
             Err(ActivateError::Unavailable { reason }) => {
@@ -253,8 +365,11 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
                 self.known.active.remove(stem);
                 self.known.failures.remove(stem);
                 self.loaded.remove(stem);
-                let named = self.known.active.values().map(|active| active.record.digest).collect();
-                self.sweep(&named);
+                self.running.remove(stem);
+                self.fallbacks.remove(stem);
+                self.trials.remove(stem);
+                self.stuck.remove(stem);
+                self.sweep();
             }
             Err(error) => {
                 let problem = format!("its files are gone, and it could not be removed: {error}");
@@ -269,7 +384,7 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
 
     /// Compiles on a thread of its own, so that only the compiler runs at low priority, and so that a stop
     /// need not wait for it. A panic of the compiler is that component's problem.
-    fn load(
+    pub(super) fn load(
         &mut self,
         stem: &str,
         bytes: Arc<Vec<u8>>,
@@ -294,23 +409,41 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
         let mut changed = false;
         let result = loop {
             match self.events.recv() {
-                Ok(Event::Changed) => changed = true,
                 // The answer is sent before the event.
                 Ok(Event::Loaded) => break answered.try_recv().map_err(|_| Stopped)?,
-                Ok(Event::Stop) | Err(_) => return Err(Stopped),
+                Ok(event) => {
+                    changed |= matches!(event, Event::Changed);
+                    self.note(event)?;
+                    // A version that fails does not wait for a compiler.
+                    self.judge();
+                }
+                Err(_) => return Err(Stopped),
             }
         };
-        if changed {
+        if changed || !self.commands.is_empty() || !self.judged.is_empty() {
             let _ = self.sender.send(Event::Changed);
         }
         Ok(result)
     }
 
-    /// Removes components that no record names. What cannot be removed now is removed another time.
-    fn sweep(&self, named: &BTreeSet<Digest>) {
+    /// Removes components that no record names any more.
+    pub(super) fn sweep(&self) {
+        self.retain(&self.known.active.values().flat_map(|active| kept(&active.record)).collect());
+    }
+
+    /// What cannot be removed now is removed another time.
+    fn retain(&self, named: &BTreeSet<Digest>) {
         if let Err(error) = self.store.retain(named) {
             tracing::warn!(%error, "an old component is still in the data folder");
         }
+    }
+
+    /// Shows that a component is being compiled; the next plan shows what came of it.
+    fn show_compiling(&self, stem: &str, digest: Digest) {
+        self.board.update(|state| {
+            let view = state.views.entry(stem.to_owned()).or_insert_with(|| show::idle(stem, "compiling"));
+            view.compiling = Some(digest.to_string());
+        });
     }
 
     /// Shows what runs and what is wrong, and logs problems that are new.
@@ -326,19 +459,15 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
             }
             for (stem, active) in &self.known.active {
                 let problem = problems.remove(stem).or_else(|| active.down.clone());
-                state.views.insert(stem.clone(), view_of(stem, active, problem));
+                let problem = self.stuck.get(stem).cloned().or(problem);
+                let trial = self.trials.get(stem).map(|trial| &**trial);
+                state.views.insert(stem.clone(), show::active(stem, active, trial, problem));
             }
+            let history = |(stem, active): (&String, &Active)| (stem.clone(), show::history(&active.record).into());
+            state.histories = self.known.active.iter().map(history).collect();
+            state.trials.clone_from(&self.trials);
             for (stem, problem) in problems {
-                let view = PluginView {
-                    name: stem.clone(),
-                    status: "failed",
-                    digest: None,
-                    deployed_ms: None,
-                    subscriptions: Vec::new(),
-                    publish: Vec::new(),
-                    http: Vec::new(),
-                    problem: Some(problem),
-                };
+                let view = PluginView { problem: Some(problem), ..show::idle(&stem, "failed") };
                 state.views.insert(stem, view);
             }
             for (stem, view) in &state.views {
@@ -358,19 +487,5 @@ fn active_of(record: PluginRecord, manifest: &Manifest) -> Active {
         publish: manifest.publish.iter().map(ToString::to_string).collect(),
         http: manifest.http.iter().map(ToString::to_string).collect(),
         down: None,
-    }
-}
-
-fn view_of(stem: &str, active: &Active, problem: Option<String>) -> PluginView {
-    let runs = active.down.is_none();
-    PluginView {
-        name: stem.to_owned(),
-        status: if runs { "running" } else { "failed" },
-        digest: runs.then(|| active.record.digest.to_string()),
-        deployed_ms: runs.then_some(active.record.deployed_ms),
-        subscriptions: active.subscriptions.clone(),
-        publish: active.publish.clone(),
-        http: active.http.clone(),
-        problem,
     }
 }

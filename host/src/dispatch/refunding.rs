@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::limits::REFUND_ROWS_MAX;
 use crate::log::{CommitError, ReadError, Txn};
+use crate::message::Millis;
 use crate::outcome::Digest;
 
 use super::refund::{Refund, Refunded};
@@ -22,19 +23,22 @@ pub enum RefundError {
 
 impl Subscription {
     /// Takes back all that a component charged to pending messages, makes them due at once, and marks the
-    /// dead letters that died of it. For a rollback, after another version runs: calls that the component
-    /// still has charge nothing any more.
+    /// dead letters that died of it since a time. For a rollback, after another version runs: calls that the
+    /// component still has charge nothing any more, unless the other version is the same component under
+    /// another manifest.
     ///
     /// Under the engine's operator lock, for dead letters are read as they are synced. Blocks for a sync;
     /// what it records is sequenced when it returns.
-    pub fn refund_version(self: &Arc<Self>, digest: Digest) -> Result<Refunded, RefundError> {
-        self.with(|session| session.dispatcher().discredit(digest));
+    pub fn refund_version(self: &Arc<Self>, digest: Digest, since_ms: Millis) -> Result<Refunded, RefundError> {
+        if self.program.load().as_ref().is_none_or(|program| program.digest() != digest) {
+            self.with(|session| session.dispatcher().discredit(digest));
+        }
         // What the component charged until now is then among the rows that can be read.
         self.wait_for_sync()?;
         let refund = Refund::Version(digest);
         let mut total = Refunded::default();
         let mut after = None;
-        while let Some(last) = self.refund_page(&refund, after, &mut total)? {
+        while let Some(last) = self.refund_page(&refund, since_ms, after, &mut total)? {
             after = Some(last);
         }
         let mut after = None;
@@ -43,7 +47,8 @@ impl Subscription {
             let page = self.shared.log.dead_letters(Some(self.id), place, REFUND_ROWS_MAX)?;
             let Some(last) = page.last() else { return Ok(total) };
             after = Some(last.offset);
-            let dead = page.into_iter().map(|letter| (letter.offset, letter.row)).collect();
+            let dead = page.into_iter().filter(|letter| letter.row.died_ms >= since_ms);
+            let dead = dead.map(|letter| (letter.offset, letter.row)).collect();
             self.with(|session| total += session.refund(&refund, Vec::new(), dead));
         }
     }
@@ -76,6 +81,7 @@ impl Subscription {
     fn refund_page(
         self: &Arc<Self>,
         refund: &Refund,
+        since_ms: Millis,
         after: Option<u64>,
         total: &mut Refunded,
     ) -> Result<Option<u64>, ReadError> {
@@ -84,8 +90,10 @@ impl Subscription {
         self.with(|session| {
             let offsets = session.dispatcher().retries_after(after, REFUND_ROWS_MAX);
             let row = |offset: &u64| Ok(self.shared.log.retry(self.id, *offset)?.map(|row| (*offset, row)));
-            looked_at = match offsets.iter().filter_map(|offset| row(offset).transpose()).collect() {
-                Ok(rows) => {
+            looked_at = match offsets.iter().filter_map(|offset| row(offset).transpose()).collect::<Result<Vec<_>, _>>()
+            {
+                Ok(mut rows) => {
+                    rows.retain(|(_, row)| row.history.attempts.iter().any(|attempt| attempt.at_ms >= since_ms));
                     *total += session.refund(refund, rows, Vec::new());
                     Ok(offsets.last().copied())
                 }

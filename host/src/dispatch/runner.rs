@@ -273,7 +273,7 @@ impl Runner {
                 let settlement = session.dispatcher().record(&mut done, now_ms);
                 let txn = Txn { now_ms, settlements: vec![settlement], ..Txn::default() };
                 if session.commit(txn).is_ok() {
-                    session.step(Event::Settled(std::mem::take(&mut done)));
+                    session.settled(std::mem::take(&mut done));
                 }
             }
             if !over.is_empty() {
@@ -321,7 +321,7 @@ impl Runner {
             let [mut finished] = finished;
             match session.commit(txn) {
                 Ok(()) => {
-                    session.step(Event::Settled(vec![finished]));
+                    session.settled(vec![finished]);
                     parked = session.dispatcher().is_parked();
                 }
                 Err(CommitError::Conflict { .. }) => conflicted(session, finished, now_ms),

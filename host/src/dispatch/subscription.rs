@@ -22,7 +22,7 @@ use super::fault;
 use super::reader::{Asker, Reader, Request};
 use super::turnstile::Turnstiles;
 use super::workers::Queue;
-use super::{Action, Dispatcher, Event, Explanation, Item, Refund, Refunded, runner};
+use super::{Action, Dispatcher, Event, Explanation, Finished, Item, Refund, Refunded, Witness, runner};
 
 /// Of the dead letters that hold something back, this many are shown: enough to begin with.
 const HOLDERS_SHOWN_MAX: usize = 20;
@@ -79,6 +79,8 @@ struct Inner {
     generation: u64,
     /// Whether it is at a standstill.
     frozen: bool,
+    /// Who is told how calls end, while a version is on probation.
+    witness: Option<Arc<dyn Witness>>,
 }
 
 /// What was said of the backlog's age.
@@ -118,6 +120,7 @@ impl Subscription {
                 lag: LagEpisode::default(),
                 generation: 0,
                 frozen: false,
+                witness: None,
             }),
             timer: Notify::new(),
             halted: AtomicBool::new(false),
@@ -171,6 +174,15 @@ impl Subscription {
         self.tell_locked(&mut inner, Event::Tick);
         drop(inner);
         drop(idle);
+    }
+
+    /// Has somebody, or nobody, told of the calls that end from now on. Before the version that it is
+    /// about runs: that begins with this.
+    pub fn watch(&self, witness: Option<Arc<dyn Witness>>) {
+        if let Some(witness) = &witness {
+            witness.begins(self.now_ms());
+        }
+        self.lock().witness = witness;
     }
 
     /// Takes a new policy and selection, recorded as one transaction with what they skip.
@@ -525,6 +537,14 @@ impl Session<'_> {
         let mut actions = Vec::new();
         self.inner.dispatcher.step(event, self.subscription.now_ms(), &mut actions);
         self.subscription.perform(self.inner, actions);
+    }
+
+    /// Tells of calls whose settlement is sequenced.
+    pub(super) fn settled(&mut self, calls: Vec<Finished>) {
+        if let Some(witness) = &self.inner.witness {
+            calls.iter().for_each(|call| witness.ended(call));
+        }
+        self.step(Event::Settled(calls));
     }
 
     /// Refunds what these rows say that was charged.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::body::BodyError;
 use super::cloud_events::{DecodeError, EventError};
 use super::guard::Refusal;
-use crate::bus::BusError;
+use crate::bus::{BusError, CommandError};
 use crate::log::ReadError;
 use crate::publish::PublishError;
 use crate::topic::TopicError;
@@ -72,12 +72,16 @@ kinds! {
         "Send the bytes of a component as the body; `sandpost plugins check` tells what is wrong with it.";
     REHEARSING = "rehearsing", TOO_MANY_REQUESTS, "Another rehearsal runs",
         "One runs at a time: try again when it has ended.";
+    UNKNOWN_PLUGIN = "unknown-plugin", NOT_FOUND, "There is no consumer of this name",
+        "`GET /plugins` lists those there are.";
     WRONG_METHOD = "wrong-method", METHOD_NOT_ALLOWED, "The path does not answer this method",
         "Use one of the methods that the `Allow` header lists.";
     TOO_SLOW = "slow-body", REQUEST_TIMEOUT, "The body did not arrive in time",
         "Send the body without long pauses.";
     STILL_DECLARED = "still-declared", CONFLICT, "An active manifest declares the subscription",
         "Remove the subscription from the manifest, or the consumer's files, and then remove it here.";
+    CANNOT_ROLL_BACK = "cannot-roll-back", CONFLICT, "The consumer cannot go back to that version",
+        "`sandpost plugins history` shows which versions are kept; deploy the one that should run.";
     TOO_LARGE = "too-large", PAYLOAD_TOO_LARGE, "A message is larger than the bus accepts",
         "Put the data where consumers can fetch it, such as an object store, and publish its address as the attribute `dataref` (the header `ce-dataref`), with no data.";
     BATCH_TOO_LARGE = "batch-too-large", PAYLOAD_TOO_LARGE, "A batch is larger than the bus accepts",
@@ -92,6 +96,8 @@ kinds! {
         "Nothing was stored: publish it again once the bus is back.";
     STARTING = "starting", SERVICE_UNAVAILABLE, "The bus is starting",
         "Nothing was stored: publish it again in a moment. `/readyz` tells when.";
+    NOT_NOW = "not-now", SERVICE_UNAVAILABLE, "The bus cannot do it now",
+        "Nothing was changed: try it again in a moment. `detail` says what is in the way.";
     NOT_SYNCED = "not-synced", SERVICE_UNAVAILABLE, "The log failed before the message was synced",
         "The message may be stored or not: once the bus is back, look for its `id` in the topic before publishing it again.";
     TOO_MANY_TAILS = "too-many-tails", SERVICE_UNAVAILABLE, "As many tails are open as may be",
@@ -245,7 +251,25 @@ impl From<BusError> for Problem {
             BusError::Candidate { .. } => Self::new(&BAD_COMPONENT, &error),
             BusError::Rehearsing => Self::new(&REHEARSING, &error).retry_after(1),
             BusError::Read(error) => error.clone().into(),
+            BusError::Deployments(error) => error.into(),
             BusError::Stopping => Self::new(&STOPPING, &error),
+        }
+    }
+}
+
+impl From<&CommandError> for Problem {
+    fn from(error: &CommandError) -> Self {
+        match error {
+            CommandError::UnknownPlugin { name, known } => Self::new(&UNKNOWN_PLUGIN, error)
+                .facts(json!({ "plugin": name }))
+                .did_you_mean(name, known.iter().map(String::as_str)),
+            CommandError::NoTarget { name, .. } => Self::new(&CANNOT_ROLL_BACK, error).facts(json!({ "plugin": name })),
+            CommandError::Unusable { name, digest, .. } => {
+                Self::new(&CANNOT_ROLL_BACK, error).facts(json!({ "plugin": name, "digest": digest }))
+            }
+            CommandError::Overtaken { name } => Self::new(&NOT_NOW, error).facts(json!({ "plugin": name })),
+            CommandError::Unavailable { .. } => Self::new(&NOT_NOW, error),
+            CommandError::Stopping => Self::new(&STOPPING, error),
         }
     }
 }
@@ -308,6 +332,7 @@ impl From<Refusal> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::TargetError;
 
     fn told(problem: Problem) -> (u16, String, Value) {
         let document = problem.document();
@@ -368,6 +393,14 @@ mod tests {
             (BusError::Read(damaged.clone()), 500, "log-damaged"),
             (BusError::UnknownScheduled { number: 4 }, 404, "unknown-scheduled"),
             (BusError::Stopping, 503, "stopping"),
+            (CommandError::UnknownPlugin { name: "a".to_owned(), known: Vec::new() }.into(), 404, "unknown-plugin"),
+            (
+                CommandError::NoTarget { name: "a".to_owned(), reason: TargetError::Nothing }.into(),
+                409,
+                "cannot-roll-back",
+            ),
+            (CommandError::Unavailable { reason: "the disk is full".to_owned() }.into(), 503, "not-now"),
+            (CommandError::Stopping.into(), 503, "stopping"),
         ];
         for (error, status, slug) in table {
             let (found, kind, _) = told(error.clone().into());

@@ -27,12 +27,13 @@ use super::cloud_events::{self, Encoded, Fill, Mode};
 use super::guard::{self, Allowed};
 use super::problem::{self, Problem};
 use super::{IngressSettings, tail};
-use crate::bus::{Bus, BusError};
+use crate::bus::{Bus, BusError, WentBack};
 use crate::limits::{BATCH_BYTES_MAX, KIB, MESSAGE_ATTRIBUTES_BYTES_MAX};
 use crate::message::{Millis, Offset, Sequence, SharedMessage};
+use crate::outcome::Digest;
 use crate::publish::{Accepted, AcceptedPlace};
 use crate::topic::{TopicFilter, TopicName};
-use crate::view::{PluginView, SubscriptionView, TopicView};
+use crate::view::{DeploymentView, PluginView, SubscriptionView, TopicView};
 
 /// Items of one answer: by default, and at most.
 const LIMIT_DEFAULT: usize = 100;
@@ -81,6 +82,9 @@ pub(super) fn router(bus: Bus, address: SocketAddr, settings: &IngressSettings, 
         .route("/dead-letters/{id}", get(dead_letters::show).delete(dead_letters::drop_one))
         .merge(scheduled::routes())
         .route("/plugins", get(plugins))
+        .route("/plugins/{name}/history", get(plugin_history))
+        .route("/plugins/{name}/rollback", post(roll_back_plugin))
+        .route("/plugins/{name}/permit", post(permit_plugin))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
@@ -292,6 +296,63 @@ async fn plugins(
     Parameters(NoParameters {}): Parameters<NoParameters>,
 ) -> Json<Vec<PluginView>> {
     Json(edge.bus.plugins())
+}
+
+/// `GET /plugins/{name}/history`: the newest deployments, the newest first.
+async fn plugin_history(
+    State(edge): State<Edge>,
+    PathText(name): PathText,
+    Parameters(NoParameters {}): Parameters<NoParameters>,
+) -> Result<Json<Vec<DeploymentView>>, Problem> {
+    edge.ask(move |bus| bus.plugin_history(&name)).await.map(Json)
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RollbackCommand {
+    to: Option<String>,
+}
+
+/// `POST /plugins/{name}/rollback`: to the version before, or to the one whose digest begins with `to`.
+async fn roll_back_plugin(
+    State(edge): State<Edge>,
+    PathText(name): PathText,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<WentBack>, Problem> {
+    let body = edge.bodies.read(&headers, body, COMMAND_BYTES_MAX).await?;
+    let command = match body.bytes.is_empty() {
+        true => RollbackCommand::default(),
+        false => serde_json::from_slice(&body.bytes).map_err(|error| {
+            let detail = format!("the body must be empty, or JSON such as {{\"to\": \"DIGEST\"}}: {error}");
+            Problem::new(&problem::BAD_BODY, detail).facts(json!({ "allowed": ["to"] }))
+        })?,
+    };
+    edge.ask(move |bus| bus.roll_back_plugin(&name, command.to)).await.map(Json)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PermitCommand {
+    digest: String,
+}
+
+/// `POST /plugins/{name}/permit`: a component that was rolled back may be deployed again.
+async fn permit_plugin(
+    State(edge): State<Edge>,
+    PathText(name): PathText,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, Problem> {
+    let body = edge.bodies.read(&headers, body, COMMAND_BYTES_MAX).await?;
+    let command = serde_json::from_slice::<PermitCommand>(&body.bytes).map_err(|error| error.to_string());
+    let digest = command.and_then(|command| command.digest.parse::<Digest>().map_err(|error| error.to_string()));
+    let digest = digest.map_err(|error| {
+        let detail = format!("the body must be JSON such as {{\"digest\": \"64 hexadecimal digits\"}}: {error}");
+        Problem::new(&problem::BAD_BODY, detail).facts(json!({ "allowed": ["digest"] }))
+    })?;
+    edge.ask(move |bus| bus.permit_plugin(&name, digest)).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// The process answers.

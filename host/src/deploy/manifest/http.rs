@@ -34,7 +34,7 @@ fn grant(root: &Table<'_>, value: &Value<'_>) -> Result<HttpGrant, ManifestError
         return Ok(grant);
     }
     let table = value.table()?;
-    table.allow(&["url", "methods", "private", "secrets"], &[])?;
+    table.allow(&["url", "methods", "private", "secrets"])?;
     let place = table.require("url", "a URL, such as \"https://api.example.com/v1/\"")?;
     let mut grant = url(&place)?;
     if let Some(methods) = table.get("methods") {
@@ -113,7 +113,7 @@ pub(super) fn secrets(root: &Table<'_>) -> Result<BTreeMap<String, SecretSource>
 
 fn source(value: &Value<'_>) -> Result<SecretSource, ManifestError> {
     let table = value.table()?;
-    table.allow(&["env", "file"], &[])?;
+    table.allow(&["env", "file"])?;
     match (table.get("env"), table.get("file")) {
         (Some(variable), None) => {
             let name = variable.text("a variable's name as a text")?;

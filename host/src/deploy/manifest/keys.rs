@@ -35,8 +35,6 @@ pub enum ManifestProblem {
     Syntax { message: String },
     #[error("there is no such key here; allowed are {}{}", list(allowed), suggestion(*nearest))]
     UnknownKey { allowed: Vec<&'static str>, nearest: Option<&'static str> },
-    #[error("not supported by this version{instead}")]
-    Unsupported { instead: &'static str },
     #[error("it is missing; {needed}")]
     Missing { needed: String },
     #[error("it is {found}; it must be {expected}")]
@@ -117,25 +115,13 @@ impl<'a> Table<'a> {
         if self.path.is_empty() { key } else { format!("{}.{key}", self.path) }
     }
 
-    /// Refuses every key that is neither `allowed` nor one of `later` versions; those are refused by
-    /// name, with what to do in their place.
-    pub(crate) fn allow(
-        &self,
-        allowed: &[&'static str],
-        later: &[(&'static str, &'static str)],
-    ) -> Result<(), ManifestError> {
-        for (key, _) in self.entries.iter() {
-            let name: &str = key.get_ref();
-            let problem = if allowed.contains(&name) {
-                continue;
-            } else if let Some((_, instead)) = later.iter().find(|(later, _)| *later == name) {
-                ManifestProblem::Unsupported { instead }
-            } else {
-                ManifestProblem::UnknownKey { allowed: allowed.to_vec(), nearest: nearest(name, allowed) }
-            };
-            return Err(self.source.error(Some(key.span().start), self.key(name), problem));
-        }
-        Ok(())
+    /// Refuses every key that is not one of these.
+    pub(crate) fn allow(&self, allowed: &[&'static str]) -> Result<(), ManifestError> {
+        let unknown = self.entries.iter().find(|(key, _)| !allowed.contains(&key.get_ref().as_ref()));
+        let Some((key, _)) = unknown else { return Ok(()) };
+        let name: &str = key.get_ref();
+        let problem = ManifestProblem::UnknownKey { allowed: allowed.to_vec(), nearest: nearest(name, allowed) };
+        Err(self.source.error(Some(key.span().start), self.key(name), problem))
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Value<'a>> {

@@ -167,7 +167,7 @@ fn refusals_name_the_place_and_what_is_allowed() {
         ("[[subscription]]\ntopics = [\"a\", \"a\"]", "plugins/email.toml:2: `subscription.topics[2]`: `a` is there twice".to_owned()),
         ("[subscription]\ntopics = [\"a\"]", "plugins/email.toml:1: `subscription`: it is a table; it must be a list of tables, each written as [[subscription]]".to_owned()),
         ("subscription = []", "plugins/email.toml:1: `subscription`: it is missing; a manifest declares at least one [[subscription]] with its `topics`".to_owned()),
-        ("limit = 1", "plugins/email.toml:1: `limit`: there is no such key here; allowed are `subscription`, `limits`, `grants`, `config`, `secrets`; did you mean `limits`?".to_owned()),
+        ("limit = 1", "plugins/email.toml:1: `limit`: there is no such key here; allowed are `subscription`, `limits`, `grants`, `config`, `secrets`, `deploy`; did you mean `limits`?".to_owned()),
         ("[[subscription]]\ntopics = [\"a\"]\nretry = { max_attempt = 3 }", "plugins/email.toml:3: `subscription.retry.max_attempt`: there is no such key here; allowed are `max_attempts`, `backoff`, `on_exhausted`; did you mean `max_attempts`?".to_owned()),
         ("[[subscription]]\ntopics = [\"a\"]\nretry = { max_attempts = 0 }", "plugins/email.toml:3: `subscription.retry.max_attempts`: `0` is not allowed; it must be a whole number from 1 to 1000".to_owned()),
         ("[[subscription]]\ntopics = [\"a\"]\nconcurrency = 1001", "plugins/email.toml:3: `subscription.concurrency`: `1001` is not allowed; it must be a whole number from 1 to 1000".to_owned()),
@@ -223,13 +223,29 @@ fn a_breaker_can_be_set_and_switched_off() {
 }
 
 #[test]
-fn what_later_versions_know_is_refused_by_name() {
-    let subscription = "[[subscription]]\ntopics = [\"a\"]\n";
-    let text = "[deploy]\nprobation = { messages = 200 }";
-    let error = read(&format!("{subscription}{text}")).expect_err(text);
-    assert_eq!(error.key, "deploy", "{error}");
-    assert!(matches!(*error.problem, ManifestProblem::Unsupported { .. }), "{error}");
-    assert!(error.to_string().contains("not supported by this version"), "{error}");
+fn probation_is_what_the_manifest_says_and_none_where_it_says_nothing() {
+    let with = |deploy: &str| read(&format!("[[subscription]]\ntopics = [\"a\"]\n{deploy}"));
+    let of = |messages, max_failures| Some(ProbationPolicy { messages, max_failures });
+    for (deploy, expected) in [
+        ("", None),
+        ("[deploy]", None),
+        ("[deploy]\nprobation = {}", of(200, 5)),
+        ("[deploy.probation]\nmessages = 3", of(3, 2)),
+        ("[deploy]\nprobation = { max_failures = 0 }", of(200, 0)),
+        ("[deploy]\nprobation = { messages = 1000000, max_failures = 999999 }", of(1_000_000, 999_999)),
+    ] {
+        assert_eq!(with(deploy).expect(deploy).probation, expected, "{deploy}");
+    }
+    for (deploy, says) in [
+        ("[deploy]\nprobation = { messages = 0 }", "`deploy.probation.messages`: `0`"),
+        ("[deploy]\nprobation = { messages = 5, max_failures = 5 }", "a whole number from 0 to 4"),
+        ("[deploy]\nprobation = true", "`deploy.probation`: it is true or false"),
+        ("[deploy]\nprobation = { failures = 5 }", "there is no such key here; allowed are `messages`, `max_failures`"),
+        ("[deploy]\nprobations = {}", "did you mean `probation`?"),
+    ] {
+        let error = with(deploy).expect_err(deploy).to_string();
+        assert!(error.contains(says), "{deploy}: {error}");
+    }
 }
 
 #[test]

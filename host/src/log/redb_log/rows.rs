@@ -1,15 +1,19 @@
 //! The layouts of all values but blocks. See [`super::encoding`] for how numbers and texts are spelled.
 
+mod plugins;
+
 use super::block;
 use super::encoding::{Decoder, Malformed, put_number, put_optional_text, put_signed, put_text};
 use crate::log::position::Position;
 use crate::log::{
-    Counts, DeadRow, HeldRow, KeyHash, LoadedRetry, Parks, PluginRecord, Redrive, RetryRow, Scheduled, ScheduledAt,
-    Selection, SubscriptionRecord, TopicInfo,
+    Counts, DeadRow, HeldRow, KeyHash, LoadedRetry, Parks, Redrive, RetryRow, Scheduled, ScheduledAt, Selection,
+    SubscriptionRecord, TopicInfo,
 };
 use crate::message::{Event, Millis, Offset, Sequence, TopicId};
 use crate::outcome::{Attempt, DeadReason, Digest, Excuse, History, OutcomeKind};
 use crate::topic::{TopicFilter, TopicName};
+
+pub(super) use plugins::{plugin, put_plugin};
 
 /// Where a topic's messages stand in one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -395,28 +399,6 @@ fn history(decoder: &mut Decoder<'_>) -> Result<History, Malformed> {
 
 fn digest(decoder: &mut Decoder<'_>) -> Result<Digest, Malformed> {
     Ok(Digest(decoder.take(32)?.try_into().expect("32 bytes were taken")))
-}
-
-/// Layout: digest, manifest, deployment time, digests that were rolled back.
-pub(super) fn put_plugin(out: &mut Vec<u8>, record: &PluginRecord) {
-    out.extend_from_slice(&record.digest.0);
-    put_text(out, &record.manifest);
-    put_number(out, record.deployed_ms);
-    put_number(out, record.rolled_back.len() as u64);
-    record.rolled_back.iter().for_each(|digest| out.extend_from_slice(&digest.0));
-}
-
-pub(super) fn plugin(bytes: &[u8]) -> Result<PluginRecord, Malformed> {
-    let mut decoder = Decoder::new(bytes);
-    let current = digest(&mut decoder)?;
-    let manifest = decoder.owned_text()?;
-    let deployed_ms = decoder.number()?;
-    let mut rolled_back = Vec::new();
-    for _ in 0..decoder.count()? {
-        rolled_back.push(digest(&mut decoder)?);
-    }
-    decoder.end()?;
-    Ok(PluginRecord { digest: current, manifest, deployed_ms, rolled_back })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::log::{Cause, Deployment, DueRefund, PluginRecord, ProbationEnd, ProbationEnded, RolledBack};
 
 fn text() -> impl Strategy<Value = String> {
     "[ -~\u{e4}\u{1f680}\n]{0,20}"
@@ -24,6 +25,35 @@ prop_compose! {
         attempts in prop::collection::vec(attempt(), 0..4),
     ) -> History {
         History { charged, unavailable, reruns, redrives, failing_since_ms, first_attempt_ms, attempts, omitted }
+    }
+}
+
+prop_compose! {
+    fn some_deployment()(
+        number: u64, digest: u8, at_ms: u64, manifest in prop::option::of(text()), cause in 0..Cause::ALL.len(),
+        end in prop::option::of((0..ProbationEnded::ALL.len(), any::<u64>(), any::<u64>(), text())),
+    ) -> Deployment {
+        let probation = end.map(|(how, messages, failures, last)| {
+            ProbationEnd { how: ProbationEnded::ALL[how], messages, failures, last }
+        });
+        let (digest, manifest_digest) = (digest_of(digest), digest_of(digest.wrapping_add(1)));
+        Deployment { number, digest, manifest_digest, manifest, at_ms, cause: Cause::ALL[cause], probation }
+    }
+}
+
+prop_compose! {
+    fn some_plugin()(
+        digest: u8, manifest in text(), deployed_ms: u64, deployed: [u64; Cause::ALL.len()],
+        rolled_back in prop::collection::vec((any::<u8>(), any::<u64>(), 0..Cause::ALL.len(), text()), 0..4),
+        back_to in prop::option::of(1..u64::MAX), refunds in prop::collection::vec(any::<(u8, u64)>(), 0..3),
+        history in prop::collection::vec(some_deployment(), 0..4),
+    ) -> PluginRecord {
+        let rolled_back = rolled_back.into_iter().map(|(digest, at_ms, by, why)| {
+            RolledBack { digest: digest_of(digest), manifest: digest_of(7), at_ms, by: Cause::ALL[by], why }
+        });
+        let refunds = refunds.into_iter().map(|(digest, since_ms)| DueRefund { digest: digest_of(digest), since_ms });
+        let (rolled_back, refunds) = (rolled_back.collect(), refunds.collect());
+        PluginRecord { digest: digest_of(digest), manifest, deployed_ms, rolled_back, back_to, refunds, history, deployed }
     }
 }
 
@@ -115,9 +145,7 @@ proptest! {
     }
 
     #[test]
-    fn plugins_come_back(digest: u8, manifest in text(), deployed_ms: u64, rolled_back in prop::collection::vec(any::<u8>(), 0..4)) {
-        let rolled_back = rolled_back.into_iter().map(digest_of).collect();
-        let record = PluginRecord { digest: digest_of(digest), manifest, deployed_ms, rolled_back };
+    fn plugins_come_back(record in some_plugin()) {
         prop_assert_eq!(plugin(&encoded(|out| put_plugin(out, &record))), Ok(record));
     }
 

@@ -184,7 +184,11 @@ fn records_are_replaced_and_plugins_come_and_go() {
         digest: Digest([1; 32]),
         manifest: "[[subscription]]".to_owned(),
         deployed_ms: 77,
-        rolled_back: vec![Digest([2; 32]), Digest([3; 32])],
+        rolled_back: Vec::new(),
+        back_to: Some(3),
+        refunds: Vec::new(),
+        history: Vec::new(),
+        deployed: [1, 2, 3, 4],
     };
     let set = |stem: &str, record| Change::SetPlugin { stem: stem.to_owned(), record };
     let changes = vec![

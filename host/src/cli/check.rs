@@ -1,0 +1,170 @@
+//! `sandpost plugins check`: what would become of a component and its manifest, without a bus.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+
+use super::failure::Failure;
+use super::output::Output;
+use crate::deploy::manifest;
+use crate::limits::{COMPONENT_BYTES_MAX, MANIFEST_BYTES_MAX};
+use crate::policy::{Manifest, SecretSource};
+use crate::sandbox::{Component, Sandbox, SandboxOptions};
+
+/// Check a component and its manifest without deploying them.
+///
+/// The component is compiled and linked as the bus would do it, and the manifest is read. Printed is what
+/// the component imports and what the manifest grants; what it may miss is noted.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  sandpost plugins check target/wasm32-wasip2/release/email.wasm --manifest email.toml")]
+pub(super) struct CheckArgs {
+    /// The component
+    #[arg(value_name = "FILE.wasm")]
+    component: PathBuf,
+    /// The manifest; otherwise the file of the same stem beside the component
+    #[arg(long, value_name = "FILE.toml")]
+    manifest: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &CheckArgs, output: &Output) -> Result<(), Failure> {
+    let path = &args.component;
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let manifest_path = args.manifest.clone().unwrap_or_else(|| path.with_extension("toml"));
+    // Both are looked at, so that one run tells all that is wrong.
+    let component = load(stem, path);
+    let manifest = parse(stem, &manifest_path);
+    let (component, manifest) = match (component, manifest) {
+        (Ok(component), Ok(manifest)) => (component, manifest),
+        (Err(one), Err(other)) => return Err(Failure::Failed(format!("{one}\n{other}"))),
+        (Err(problem), Ok(_)) | (Ok(_), Err(problem)) => return Err(Failure::Failed(problem)),
+    };
+    let notes = notes(component.imports(), &manifest);
+    let topics = |filters: &[crate::topic::TopicFilter]| filters.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let subscriptions: Vec<(&str, Vec<String>)> =
+        manifest.subscriptions.iter().map(|spec| (spec.name.as_str(), topics(&spec.topics))).collect();
+    let http: Vec<String> = manifest.http.iter().map(|grant| format!("{}{}", grant.origin, grant.path)).collect();
+    let secrets: Vec<String> = manifest.secrets.iter().map(|(name, source)| secret(name, source)).collect();
+    let probation = manifest.probation.map(|policy| (policy.messages, policy.max_failures));
+    if output.json {
+        let subscriptions: Vec<_> =
+            subscriptions.iter().map(|(name, topics)| json!({ "name": name, "topics": topics })).collect();
+        return output.line(
+            json!({
+                "name": stem,
+                "digest": component.digest().to_string(),
+                "imports": component.imports(),
+                "subscriptions": subscriptions,
+                "publish": topics(&manifest.publish),
+                "http": http,
+                "secrets": secrets,
+                "probation": probation.map(|(messages, failures)| json!({ "messages": messages, "max_failures": failures })),
+                "notes": notes,
+            })
+            .to_string(),
+        );
+    }
+    let or_nothing = |items: Vec<String>| if items.is_empty() { "nothing".to_owned() } else { items.join(", ") };
+    let mut declared = String::new();
+    for (name, topics) in &subscriptions {
+        let separator = if declared.is_empty() { "" } else { "; " };
+        // Writing into a String cannot fail.
+        let _ = write!(declared, "{separator}{name} takes {}", topics.join(", "));
+    }
+    output.facts(&[
+        ("name", stem.to_owned()),
+        ("digest", component.digest().to_string()),
+        ("imports", or_nothing(component.imports().to_vec())),
+        ("subscriptions", declared),
+        ("may publish", or_nothing(topics(&manifest.publish))),
+        ("may request", or_nothing(http)),
+        ("secrets", or_nothing(secrets)),
+        (
+            "probation",
+            probation.map_or_else(
+                || "none: a new version takes over for good".to_owned(),
+                |(messages, failures)| format!("{messages} messages, of which {failures} may fail"),
+            ),
+        ),
+    ])?;
+    notes.iter().try_for_each(|note| output.line(format!("note: {note}")))
+}
+
+fn load(stem: &str, path: &Path) -> Result<Component, String> {
+    let bytes = read(path, COMPONENT_BYTES_MAX)?;
+    let scratch = Scratch(std::env::temp_dir().join(format!("sandpost-check-{}", std::process::id())));
+    let options = SandboxOptions { instances_max: 1, pooling: false, ..SandboxOptions::new(&scratch.0) };
+    let sandbox = Sandbox::new(options).map_err(|error| error.to_string())?;
+    sandbox.load(stem, &bytes).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// A folder for the compiled component, which is of no use afterwards.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is left in the folder for temporary files is the system's to remove.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn parse(stem: &str, path: &Path) -> Result<Manifest, String> {
+    let text = String::from_utf8(read(path, MANIFEST_BYTES_MAX)?);
+    let text = text.map_err(|_| format!("{} is not UTF-8 text", path.display()))?;
+    manifest::parse(stem, path, &text).map_err(|error| error.to_string())
+}
+
+fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, String> {
+    let metadata = fs::metadata(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    if metadata.len() > bytes_max as u64 {
+        return Err(format!("{} has {} bytes; at most {bytes_max} are accepted", path.display(), metadata.len()));
+    }
+    fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))
+}
+
+fn secret(name: &str, source: &SecretSource) -> String {
+    match source {
+        SecretSource::Variable(variable) => format!("{name} from the variable {variable}"),
+        SecretSource::File(file) => format!("{name} from {}", file.display()),
+    }
+}
+
+/// What the component can ask for and the manifest does not grant, and the other way round.
+fn notes(imports: &[String], manifest: &Manifest) -> Vec<String> {
+    let imports = |package: &str| imports.iter().any(|import| import.starts_with(package));
+    let mut notes = Vec::new();
+    let mut note = |holds: bool, text: &str| notes.extend(holds.then(|| text.to_owned()));
+    let (publishes, requests) = (imports("sandpost:consumer/bus@"), imports("wasi:http/outgoing-handler@"));
+    note(publishes && manifest.publish.is_empty(), "it can publish, and [grants] publish grants no topic");
+    note(!publishes && !manifest.publish.is_empty(), "it cannot publish, and [grants] publish grants topics");
+    note(requests && manifest.http.is_empty(), "it can make HTTP requests, and [grants] http grants none");
+    note(!requests && !manifest.http.is_empty(), "it makes no HTTP requests, and [grants] http grants some");
+    note(imports("wasi:filesystem/"), "it can ask for files; there are none");
+    note(imports("wasi:sockets/"), "it can ask for the network; there is none but HTTP");
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_and_what_is_too_much_is_noted() {
+        let granted = |text: &str| {
+            let text = format!("[[subscription]]\ntopics = [\"a\"]\n{text}");
+            manifest::parse("email", Path::new("email.toml"), &text).unwrap()
+        };
+        let imports = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let bus = imports(&["sandpost:consumer/bus@0.1.0", "wasi:http/outgoing-handler@0.2.6"]);
+        let both = granted("[grants]\npublish = [\"b\"]\nhttp = [\"https://example.com\"]");
+        assert_eq!(notes(&bus, &both), [""; 0]);
+        let missing = notes(&bus, &granted(""));
+        assert!(missing.len() == 2 && missing[0].contains("publish") && missing[1].contains("http"), "{missing:?}");
+        let too_much = notes(&imports(&["wasi:cli/stderr@0.2.0"]), &both);
+        assert!(too_much.len() == 2 && too_much[0].starts_with("it cannot publish"), "{too_much:?}");
+    }
+}
