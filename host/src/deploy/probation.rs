@@ -148,7 +148,8 @@ mod tests {
     #[test]
     fn only_the_versions_own_failures_speak_against_it() {
         use OutcomeKind::{Acked, Conflict, Reject, Retry, TopicFull, Trapped, Unavailable};
-        let table: [(&[(Digest, OutcomeKind)], OutcomeKind, Sign); 14] = [
+        type Row<'a> = (&'a [(Digest, OutcomeKind)], OutcomeKind, Sign);
+        let table: [Row<'_>; 14] = [
             (&[], Acked, Sign::Good),
             (&[], Retry, Sign::Bad),
             (&[], Reject, Sign::Bad),
