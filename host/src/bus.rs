@@ -7,6 +7,7 @@ mod operate;
 mod rehearse;
 mod scheduled;
 mod seek;
+mod state;
 mod topics;
 mod views;
 
@@ -38,6 +39,7 @@ use activation::Running;
 pub use filter::DeadLetterFilter;
 use operate::Deed;
 pub use operate::{Operated, Operation};
+pub use state::StateExport;
 
 /// Why a question or command was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,6 +64,12 @@ pub enum BusError {
     Rehearsing,
     #[error("subscription `{subscription}` is declared by `{manifest}`; remove it there first")]
     StillDeclared { subscription: String, manifest: String },
+    #[error("`{consumer}` keeps no state, and is not deployed")]
+    UnknownConsumer { consumer: String, known: Vec<String> },
+    #[error("`{consumer}` keeps no `{key}` in its state")]
+    UnknownStateKey { consumer: String, key: String },
+    #[error("`{consumer}` is deployed and may write its state; take its files out of the plugin folder first")]
+    StillDeployed { consumer: String },
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error(transparent)]
@@ -378,7 +386,8 @@ impl Bus {
         let engine = self.engine().ok();
         let figures = engine.as_ref().map(|engine| engine.log.figures()).unwrap_or_default();
         let subscriptions = engine.map(|engine| self.subscriptions_now(&engine)).unwrap_or_default();
-        crate::metrics::encode(&figures, &self.topics(), &subscriptions, &self.plugins())
+        let states = self.state_sizes().unwrap_or_default();
+        crate::metrics::encode(&figures, &self.topics(), &subscriptions, &self.plugins(), &states)
     }
 
     /// What runs every second: lag is warned about once per episode, and idle instances go.

@@ -12,6 +12,7 @@ mod plugins;
 mod publish;
 mod scheduled;
 mod serve;
+mod state;
 mod subscriptions;
 mod tail;
 mod topics;
@@ -79,6 +80,11 @@ enum Command {
         #[command(subcommand)]
         command: scheduled::ScheduledCommand,
     },
+    /// Look at what consumers keep in their state, and remove it
+    State {
+        #[command(subcommand)]
+        command: state::StateCommand,
+    },
     /// List, show, check, deploy and roll back consumers
     Plugins {
         #[command(subcommand)]
@@ -110,6 +116,7 @@ impl Cli {
             Command::Subscriptions { command } => subscriptions::run(command, &client()?, output),
             Command::DeadLetters { command } => dead_letters::run(command, &client()?, output),
             Command::Scheduled { command } => scheduled::run(command, &client()?, output),
+            Command::State { command } => state::run(command, &client()?, output),
             Command::Plugins { command } => plugins::run(command, &self.bus, output),
         }
     }

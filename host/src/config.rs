@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::deploy::manifest::ManifestError;
 use crate::limits;
+use crate::log::redb_log::StateBounds;
 use crate::retention::Rules;
 
 pub(crate) use file::SettingsFile;
@@ -62,6 +63,9 @@ settings! {
         "a duration from \"0s\" (no event is a duplicate) to \"24h\"";
     MIN_FREE = "limits.min_free", "SANDPOST_MIN_FREE", "min-free", "a size of at least twice `limits.reserve`";
     RESERVE = "limits.reserve", "SANDPOST_RESERVE", "reserve", "a size from \"1MiB\" to \"1GiB\"";
+    STATE_CONSUMER_MAX = "limits.state_consumer_max", "SANDPOST_STATE_CONSUMER_MAX", "state-consumer-max",
+        "a size of at least \"2MiB\", such as \"1GiB\"";
+    STATE_MAX = "limits.state_max", "SANDPOST_STATE_MAX", "state-max", "a size of at least \"2MiB\", such as \"4GiB\"";
     RETAIN_AGE = "limits.retain_age", "SANDPOST_RETAIN_AGE", "retain-age",
         "a time of at least \"1s\", such as \"7d\", or \"forever\"";
     RETAIN_BYTES = "limits.retain_bytes", "SANDPOST_RETAIN_BYTES", "retain-bytes",
@@ -100,6 +104,8 @@ pub struct Config {
     pub free_bytes_min: u64,
     /// Bytes set aside for settlements on a full disk.
     pub reserve_bytes: u64,
+    /// Bytes that one consumer's state may hold, and those of all together.
+    pub state: StateBounds,
     /// What leaves the log, and what topics take.
     pub retention: Rules,
     /// The operator accepts that messages may be lost which were not synced when the bus last failed.
@@ -204,6 +210,9 @@ impl Config {
             let allowed = limits::RETAIN_AGE_MIN..=limits::RETAIN_AGE_MAX;
             humantime::parse_duration(text).ok().filter(|age| allowed.contains(age))
         })?;
+        let state_max = |setting, default| {
+            reader.size(setting, default, limits::STATE_BOUND_BYTES_MIN, u64::MAX).map(|(bytes, _)| bytes)
+        };
         let cores = std::thread::available_parallelism().map_or(1, usize::from).min(256);
         Ok(Self {
             listen,
@@ -223,6 +232,10 @@ impl Config {
             )?,
             free_bytes_min,
             reserve_bytes,
+            state: StateBounds {
+                consumer_bytes_max: state_max(STATE_CONSUMER_MAX, limits::STATE_CONSUMER_BYTES_DEFAULT)?,
+                total_bytes_max: state_max(STATE_MAX, limits::STATE_BYTES_DEFAULT)?,
+            },
             retention: Rules {
                 topics: file.topics.iter().map(|topic| topic.rule(age_max)).collect(),
                 age_max,

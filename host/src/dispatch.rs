@@ -50,6 +50,7 @@ pub use explain::Explanation;
 pub use item::{Finished, Item, Origin};
 pub use refund::{Refund, Refunded};
 pub use refunding::RefundError;
+pub(crate) use state_reads::check_room;
 pub use witness::Witness;
 
 use crate::limits::{

@@ -298,6 +298,11 @@ impl Engine {
         recorded.iter().find(|(_, (_, names))| declares(names)).map(|(stem, _)| stem.clone())
     }
 
+    /// The consumers that are deployed, by file stem.
+    pub fn records(&self) -> Vec<String> {
+        self.recorded().keys().cloned().collect()
+    }
+
     pub(crate) fn is_recorded(&self, stem: &str, record: &PluginRecord) -> bool {
         self.recorded().get(stem).is_some_and(|(recorded, _)| recorded == record)
     }

@@ -146,6 +146,12 @@ pub const STAGED_BYTES_MAX: usize = 8 * MIB;
 pub const STATE_KEY_BYTES_MAX: usize = 1024;
 pub const STATE_VALUE_BYTES_MAX: usize = MIB;
 pub const STATE_SCAN_ENTRIES_MAX: usize = 1_000;
+/// What one consumer's state may hold by default, and what all may together. It is for figures and stock, not
+/// for archives; and who recovers a bus waits for its file.
+pub const STATE_CONSUMER_BYTES_DEFAULT: u64 = 1 << 30;
+pub const STATE_BYTES_DEFAULT: u64 = 4 << 30;
+/// Less could not take one large value.
+pub const STATE_BOUND_BYTES_MIN: u64 = 2 * MIB as u64;
 /// Bytes of keys (each with [`STATE_READ_BYTES`] on top) that one call may read: the host remembers what
 /// was read until the call is settled.
 pub const STATE_READS_BYTES_MAX: usize = 4 * MIB;

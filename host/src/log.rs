@@ -96,6 +96,18 @@ pub trait Log: Send + Sync + 'static {
         limit: usize,
     ) -> Result<StateEntries, ReadError>;
 
+    /// Bytes that a consumer's state may take on for sure, with what is sequenced.
+    fn state_room(&self, consumer: &str) -> u64;
+
+    /// Whether these writes would find room now; [`CommitError::StateFull`] where not.
+    fn check_state(&self, writes: &[StateWrite]) -> Result<(), CommitError>;
+
+    /// What every consumer's state holds, as of the last sync, by consumer.
+    fn state_sizes(&self) -> Vec<(String, StateSize)>;
+
+    /// The state as of the last sync, unchanged for as long as it is held.
+    fn state_view(&self) -> Box<dyn StateView>;
+
     /// All topics, by id, as of the last sync.
     fn topics(&self) -> Vec<TopicInfo>;
 
@@ -294,6 +306,12 @@ pub enum CommitError {
     /// A topic holds as many bytes as it may.
     #[error("topic `{topic}` holds {bytes} bytes of at most {bytes_max}, and the messages for it have {more}")]
     TopicFull { topic: TopicName, bytes: u64, bytes_max: u64, more: u64 },
+    /// A consumer's state, or that of all together (`whole`), holds as many bytes as it may.
+    #[error(
+        "the state of {} holds {bytes} bytes of at most {bytes_max}; delete what is not needed",
+        if *whole { "all consumers together".to_owned() } else { format!("`{consumer}`") }
+    )]
+    StateFull { consumer: String, bytes: u64, bytes_max: u64, whole: bool },
     /// The log has stopped.
     #[error("the log has stopped")]
     Stopped,
@@ -332,6 +350,30 @@ pub struct StateWrite {
     pub consumer: Arc<str>,
     pub key: String,
     pub value: Option<Bytes>,
+}
+
+/// What a consumer's state holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateSize {
+    pub entries: u64,
+    /// Of keys and values.
+    pub bytes: u64,
+}
+
+/// The synced state of one moment.
+pub trait StateView: Send + Sync {
+    fn get(&self, consumer: &str, key: &str) -> Result<Option<Bytes>, ReadError>;
+
+    /// Entries whose keys begin with `prefix` and come after `after`, in order: at most `entries_max`, and none
+    /// further once they have `bytes_max` bytes.
+    fn page(
+        &self,
+        consumer: &str,
+        prefix: &str,
+        after: Option<&str>,
+        entries_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<(String, Bytes)>, ReadError>;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

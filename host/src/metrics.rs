@@ -8,7 +8,7 @@ use prometheus_client::registry::{Registry, Unit};
 use std::sync::atomic::AtomicU64;
 
 use crate::log::{Cause, LogFigures};
-use crate::view::{PluginView, SubscriptionView, TopicView};
+use crate::view::{PluginView, StateSizeView, SubscriptionView, TopicView};
 
 type Labels = Vec<(&'static str, String)>;
 type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
@@ -20,12 +20,14 @@ pub fn encode(
     topics: &[TopicView],
     subscriptions: &[SubscriptionView],
     plugins: &[PluginView],
+    states: &[StateSizeView],
 ) -> String {
     let mut registry = Registry::with_prefix("sandpost");
     log_figures(&mut registry, log);
     topic_figures(&mut registry, topics);
     subscription_figures(&mut registry, subscriptions);
     plugin_figures(&mut registry, plugins);
+    state_figures(&mut registry, states);
     let mut text = String::new();
     // Writing into a String cannot fail.
     let _ = encode_text(&mut text, &registry);
@@ -179,6 +181,17 @@ fn subscription_figures(registry: &mut Registry, subscriptions: &[SubscriptionVi
     registry.register("deliveries", "Calls that ended, by outcome, since the start", deliveries);
     registry.register("dead_letters", "Messages that ever became dead letters, by reason", letters);
     registry.register("subscription_messages", "Durable counters of events", messages);
+}
+
+fn state_figures(registry: &mut Registry, states: &[StateSizeView]) {
+    let (entries, bytes) = (Gauges::default(), Gauges::default());
+    for state in states {
+        let labels = vec![("consumer", state.consumer.clone())];
+        entries.get_or_create(&labels).set(state.entries as f64);
+        bytes.get_or_create(&labels).set(state.bytes as f64);
+    }
+    registry.register("state_entries", "Keys in the consumer's state", entries);
+    registry.register_with_unit("state_size", "Bytes of the consumer's state", Unit::Bytes, bytes);
 }
 
 fn plugin_figures(registry: &mut Registry, plugins: &[PluginView]) {

@@ -180,6 +180,7 @@ impl From<CommitError> for PublishError {
             CommitError::Conflict { .. }
             | CommitError::StaleEpoch { .. }
             | CommitError::NameTaken { .. }
+            | CommitError::StateFull { .. }
             | CommitError::StillNeeded { .. } => {
                 unreachable!("a publish expects nothing: {error}")
             }

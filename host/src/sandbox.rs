@@ -25,6 +25,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -71,12 +72,21 @@ pub trait StateSource: Send {
     /// never will be. A request waits for it before it leaves, so that nobody outside learns of what a crash
     /// could undo. `None` where no request of this call is to leave at all.
     fn synced(&mut self) -> Option<StateSynced>;
+    /// Bytes that the consumer's state may take on for sure.
+    fn room(&mut self) -> u64;
+    /// Whether these writes together find room now, as far as is known.
+    fn check_room(&mut self, writes: &BTreeMap<String, Option<Bytes>>) -> Result<(), StateFull>;
     /// Gives the source back to its maker with what it remembers.
     fn into_any(self: Box<Self>) -> Box<dyn std::any::Any + Send>;
 }
 
 /// See [`StateSource::synced`].
 pub type StateSynced = Pin<Box<dyn Future<Output = bool> + Send>>;
+
+/// A consumer's state has no room for what a call would write.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StateFull(pub String);
 
 /// The log could not be read: the call cannot go on, and that is not the message's fault.
 #[derive(Debug, thiserror::Error)]

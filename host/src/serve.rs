@@ -55,6 +55,7 @@ impl From<Config> for ServeSettings {
                 dedupe_window: config.dedupe_window,
                 accept_unsynced: config.accept_unsynced,
                 topic_caps: config.retention.caps(),
+                state: config.state,
                 ..OpenOptions::new(config.data)
             },
             ingress: IngressSettings {

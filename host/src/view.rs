@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde::Serialize;
 
 use crate::log::Scheduled;
@@ -349,6 +352,44 @@ pub struct DeploymentProbationView {
     pub failures: u64,
     /// Its last failures, once it has ended.
     pub last_failures: String,
+}
+
+/// What a consumer's state holds, as people see it.
+#[derive(Clone, Debug, Serialize)]
+pub struct StateSizeView {
+    pub consumer: String,
+    pub entries: u64,
+    /// Of keys and values.
+    pub bytes: u64,
+    pub deployed: bool,
+}
+
+/// An entry of a consumer's state.
+#[derive(Clone, Debug, Serialize)]
+pub struct StateEntryView {
+    pub key: String,
+    /// Where it is UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value_base64: Option<String>,
+}
+
+impl StateEntryView {
+    pub fn new((key, value): (String, Bytes)) -> Self {
+        match String::from_utf8(value.into()) {
+            Ok(text) => Self { key, value: Some(text), value_base64: None },
+            Err(error) => Self { key, value: None, value_base64: Some(STANDARD.encode(error.as_bytes())) },
+        }
+    }
+}
+
+/// Some entries of a consumer's state.
+#[derive(Clone, Debug, Serialize)]
+pub struct StatePageView {
+    pub entries: Vec<StateEntryView>,
+    /// The key after which there are more.
+    pub next: Option<String>,
 }
 
 /// Whether the bus can serve.

@@ -166,7 +166,7 @@ fn what_is_over_is_not_delivered_and_what_was_attempted_before_is_a_dead_letter(
     bus.deploy("worker", &component, OBEDIENT);
     let account = bus.settled("worker");
     assert_eq!((account.expired, account.acked, account.dead, account.died("expired")), (5, 5, 1, 1));
-    assert_eq!(bus.metrics()["sandpost_subscription_messages_total{state=\"expired\",subscription=\"worker\"}"], 5.0);
+    assert_eq!(bus.metrics()["sandpost_subscription_messages_total{subscription=\"worker\",state=\"expired\"}"], 5.0);
     let dead = bus.dead_letter(&letter(&attempted));
     assert_eq!((dead.reason.as_str(), dead.attempts_total), ("expired", 1), "it ended without another call");
     bus.kill();

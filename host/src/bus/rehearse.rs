@@ -4,6 +4,7 @@
 //! A rehearsal runs on a thread of its own at low priority, in instances of its own, one at a time, so that what
 //! the bus delivers does not feel it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::filter::DeadLetterFilter;
 use super::letters::{self, PageBounds, Topics};
 use super::{BusError, operate};
+use crate::dispatch::check_room;
 use crate::dispatch::runner::idempotency_key;
 use crate::engine::{Engine, Enrolled};
 use crate::limits::{EVIDENCE_TEXT_BYTES_MAX, HOPS_MAX, REHEARSAL_MAX};
@@ -22,7 +24,7 @@ use crate::log::{DeadLetter, Log, Txn};
 use crate::message::SharedMessage;
 use crate::outcome::{Outcome, shortened};
 use crate::policy::Manifest;
-use crate::sandbox::{Called, Offer, Program, Sandbox, Secrets, StateSource, StateSynced, StateUnreadable};
+use crate::sandbox::{Called, Offer, Program, Sandbox, Secrets, StateFull, StateSource, StateSynced, StateUnreadable};
 use crate::view::{RehearsalView, RehearsedView};
 
 /// Letters whose messages are read at a time.
@@ -193,6 +195,14 @@ impl StateSource for Glimpse {
     fn synced(&mut self) -> Option<StateSynced> {
         self.wants_http.store(true, Ordering::Relaxed);
         None
+    }
+
+    fn room(&mut self) -> u64 {
+        self.log.state_room(&self.consumer)
+    }
+
+    fn check_room(&mut self, writes: &BTreeMap<String, Option<Bytes>>) -> Result<(), StateFull> {
+        check_room(&*self.log, &self.consumer, writes)
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn std::any::Any + Send> {

@@ -1,6 +1,6 @@
 //! The bus over HTTP, as commands talk to it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -63,6 +63,12 @@ impl Client {
     pub(crate) fn remove(&self, path: &str, query: &[(&str, String)]) -> Result<Answer, Failure> {
         let response = self.agent.delete(format!("{}{path}", self.base)).query_pairs(query.iter().cloned()).call();
         self.answer(self.answered(response)?)
+    }
+
+    /// The body of an answer, as it comes.
+    pub(crate) fn stream(&self, path: &str, query: &[(&str, String)]) -> Result<impl Read, Failure> {
+        let request = self.agent.get(format!("{}{path}", self.base)).query_pairs(query.iter().cloned());
+        Ok(self.answered(request.call())?.into_body().into_reader())
     }
 
     pub(crate) fn post(&self, path: &str, headers: &[(String, String)], body: &[u8]) -> Result<Answer, Failure> {

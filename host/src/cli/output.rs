@@ -37,6 +37,16 @@ impl Output {
         }
     }
 
+    /// Prints bytes as they are.
+    pub(crate) fn raw(&self, bytes: &[u8]) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        match out.write_all(bytes).and_then(|()| out.flush()) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::OutputClosed),
+            Err(error) => Err(Failure::Failed(format!("the output cannot be written: {error}"))),
+        }
+    }
+
     /// Says what was done.
     pub(crate) fn done(&self, json: &Value, words: &str) -> Result<(), Failure> {
         if self.json { self.line(json.to_string()) } else { self.line(words) }

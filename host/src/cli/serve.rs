@@ -19,7 +19,8 @@ use crate::serve::serve;
 ///
 /// Each setting is taken from its flag, else from its variable (SANDPOST_ and the flag's name, such as
 /// SANDPOST_MESSAGE_DATA_MAX), else from the settings file (the flag's name with underscores, such as
-/// `log_format`; `message_data_max`, `dedupe_window`, `min_free`, `reserve`, `retain_age` and `retain_bytes` stand in its
+/// `log_format`; `message_data_max`, `dedupe_window`, `min_free`, `reserve`, `state_consumer_max`, `state_max`,
+/// `retain_age` and `retain_bytes` stand in its
 /// table `[limits]`), else it is the default. Tables `[[topic]]` of the settings file say for the topics that
 /// match their `filter`, the first one that does, what is retained of settled messages (`max_age`,
 /// `max_bytes`), and how many bytes a topic may hold before it takes no further message (`cap`).
@@ -84,6 +85,12 @@ pub(super) struct ServeArgs {
     /// Space set aside so that work can be settled on a full disk [default: 16MiB]
     #[arg(long, value_name = "SIZE")]
     reserve: Option<String>,
+    /// The most that one consumer's state holds [default: 1GiB]
+    #[arg(long, value_name = "SIZE")]
+    state_consumer_max: Option<String>,
+    /// The most that all consumers' states hold together [default: 4GiB]
+    #[arg(long, value_name = "SIZE")]
+    state_max: Option<String>,
     /// How long settled messages stay, or forever [default: 7d]
     #[arg(long, value_name = "TIME")]
     retain_age: Option<String>,
@@ -112,6 +119,8 @@ impl ServeArgs {
             ("dedupe-window", &self.dedupe_window),
             ("min-free", &self.min_free),
             ("reserve", &self.reserve),
+            ("state-consumer-max", &self.state_consumer_max),
+            ("state-max", &self.state_max),
             ("retain-age", &self.retain_age),
             ("retain-bytes", &self.retain_bytes),
         ];

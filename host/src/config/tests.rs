@@ -53,6 +53,8 @@ fn every_setting_can_stand_in_the_file() {
         dedupe_window = "10m"
         min_free = "1GiB"
         reserve = 33554432
+        state_consumer_max = "5MiB"
+        state_max = "6MiB"
         retain_age = "30d"
         retain_bytes = "unlimited"
         "#,
@@ -72,6 +74,7 @@ fn every_setting_can_stand_in_the_file() {
         dedupe_window: Duration::from_secs(600),
         free_bytes_min: 1 << 30,
         reserve_bytes: 32 << 20,
+        state: StateBounds { consumer_bytes_max: 5 << 20, total_bytes_max: 6 << 20 },
         retention: Rules {
             topics: Vec::new(),
             age_max: Some(std::time::Duration::from_secs(30 * 24 * 3600)),

@@ -324,7 +324,10 @@ impl Runner {
                     session.settled(vec![finished]);
                     parked = session.dispatcher().is_parked();
                 }
-                Err(CommitError::Conflict { .. }) => conflicted(session, finished, now_ms),
+                // A state that filled meanwhile is, as a conflict, what the call could not know: its rerun is told.
+                Err(CommitError::Conflict { .. } | CommitError::StateFull { .. }) => {
+                    conflicted(session, finished, now_ms);
+                }
                 Err(CommitError::Busy { .. }) => {
                     settled = Settled::Busy;
                     session.step(Event::NoRoom(finished.item));

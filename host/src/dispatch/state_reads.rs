@@ -1,13 +1,14 @@
 //! A consumer's state, as its calls read it: what is sequenced, and what was read remembered.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::log::{Log, ReadPin, StateRange, StateRead, Txn};
-use crate::sandbox::{StateSource, StateSynced, StateUnreadable};
+use crate::log::{Log, ReadPin, StateRange, StateRead, StateWrite, Txn};
+use crate::sandbox::{StateFull, StateSource, StateSynced, StateUnreadable};
 
 pub(super) struct StateReads {
     log: Arc<dyn Log>,
@@ -43,6 +44,21 @@ impl StateReads {
     }
 }
 
+/// Whether a consumer's state has room for these writes together, as far as the log knows now.
+pub(crate) fn check_room(
+    log: &dyn Log,
+    consumer: &Arc<str>,
+    writes: &BTreeMap<String, Option<Bytes>>,
+) -> Result<(), StateFull> {
+    let write = |(key, value): (&String, &Option<Bytes>)| StateWrite {
+        consumer: consumer.clone(),
+        key: key.clone(),
+        value: value.clone(),
+    };
+    let writes: Vec<StateWrite> = writes.iter().map(write).collect();
+    log.check_state(&writes).map_err(|full| StateFull(full.to_string()))
+}
+
 impl StateSource for StateReads {
     fn get(&mut self, key: &str) -> Result<Option<Bytes>, StateUnreadable> {
         self.pinned();
@@ -76,6 +92,14 @@ impl StateSource for StateReads {
         let (waiter, durable) = oneshot::channel();
         let sequenced = self.log.commit(Txn::default(), Some(waiter)).is_ok();
         Some(Box::pin(async move { sequenced && durable.await.is_ok() }))
+    }
+
+    fn room(&mut self) -> u64 {
+        self.log.state_room(&self.consumer)
+    }
+
+    fn check_room(&mut self, writes: &BTreeMap<String, Option<Bytes>>) -> Result<(), StateFull> {
+        check_room(&*self.log, &self.consumer, writes)
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {

@@ -567,9 +567,12 @@ impl Session<'_> {
     pub(super) fn commit(&mut self, txn: Txn) -> Result<(), CommitError> {
         match self.subscription.commit(self.inner, txn) {
             Ok(()) => Ok(()),
-            Err(error @ (CommitError::Conflict { .. } | CommitError::Busy { .. } | CommitError::TopicFull { .. })) => {
-                Err(error)
-            }
+            Err(
+                error @ (CommitError::Conflict { .. }
+                | CommitError::Busy { .. }
+                | CommitError::TopicFull { .. }
+                | CommitError::StateFull { .. }),
+            ) => Err(error),
             Err(error) => {
                 self.subscription.refused(&error);
                 Err(error)

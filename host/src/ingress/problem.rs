@@ -74,6 +74,12 @@ kinds! {
         "One runs at a time: try again when it has ended.";
     UNKNOWN_PLUGIN = "unknown-plugin", NOT_FOUND, "There is no consumer of this name",
         "`GET /plugins` lists those there are.";
+    UNKNOWN_CONSUMER = "unknown-consumer", NOT_FOUND, "There is no consumer of this name, and no state of it",
+        "`GET /state` lists those that keep something, `GET /plugins` those that run.";
+    UNKNOWN_STATE_KEY = "unknown-state-key", NOT_FOUND, "The consumer's state has no such key",
+        "`GET /state/{consumer}` lists those there are.";
+    STILL_DEPLOYED = "still-deployed", CONFLICT, "The consumer is deployed, and may write its state",
+        "Take its files out of the plugin folder, and then remove its state.";
     WRONG_METHOD = "wrong-method", METHOD_NOT_ALLOWED, "The path does not answer this method",
         "Use one of the methods that the `Allow` header lists.";
     TOO_SLOW = "slow-body", REQUEST_TIMEOUT, "The body did not arrive in time",
@@ -250,6 +256,15 @@ impl From<BusError> for Problem {
             }
             BusError::Candidate { .. } => Self::new(&BAD_COMPONENT, &error),
             BusError::Rehearsing => Self::new(&REHEARSING, &error).retry_after(1),
+            BusError::UnknownConsumer { consumer, known } => Self::new(&UNKNOWN_CONSUMER, &error)
+                .facts(json!({ "consumer": consumer }))
+                .did_you_mean(consumer, known.iter().map(String::as_str)),
+            BusError::UnknownStateKey { consumer, key } => {
+                Self::new(&UNKNOWN_STATE_KEY, &error).facts(json!({ "consumer": consumer, "key": key }))
+            }
+            BusError::StillDeployed { consumer } => {
+                Self::new(&STILL_DEPLOYED, &error).facts(json!({ "consumer": consumer }))
+            }
             BusError::Read(error) => error.clone().into(),
             BusError::Deployments(error) => error.into(),
             BusError::Stopping => Self::new(&STOPPING, &error),
@@ -390,6 +405,9 @@ mod tests {
                 409,
                 "still-declared",
             ),
+            (BusError::UnknownConsumer { consumer: "a".to_owned(), known: known.clone() }, 404, "unknown-consumer"),
+            (BusError::UnknownStateKey { consumer: "a".to_owned(), key: "k".to_owned() }, 404, "unknown-state-key"),
+            (BusError::StillDeployed { consumer: "a".to_owned() }, 409, "still-deployed"),
             (BusError::Read(damaged.clone()), 500, "log-damaged"),
             (BusError::UnknownScheduled { number: 4 }, 404, "unknown-scheduled"),
             (BusError::Stopping, 503, "stopping"),

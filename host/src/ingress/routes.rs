@@ -3,6 +3,7 @@
 mod dead_letters;
 mod moves;
 mod scheduled;
+mod state;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -81,6 +82,9 @@ pub(super) fn router(bus: Bus, address: SocketAddr, settings: &IngressSettings, 
         .route("/dead-letters/rehearse", post(dead_letters::rehearse))
         .route("/dead-letters/{id}", get(dead_letters::show).delete(dead_letters::drop_one))
         .merge(scheduled::routes())
+        .route("/state", get(state::sizes))
+        .route("/state/{consumer}", get(state::scan).delete(state::remove))
+        .route("/state/{consumer}/{key}", get(state::entry))
         .route("/plugins", get(plugins))
         .route("/plugins/{name}/history", get(plugin_history))
         .route("/plugins/{name}/rollback", post(roll_back_plugin))

@@ -21,6 +21,7 @@ mod removing;
 mod rows;
 mod scheduled;
 mod space;
+mod state_view;
 mod survey;
 mod tables;
 mod topic_choice;
@@ -38,10 +39,11 @@ use uuid::Uuid;
 
 use super::disk::{DiskState, FolderError};
 use super::removal::{Reach, Standing, Stretch};
+pub use super::sequencer::StateBounds;
 use super::{
     Batch, CommitError, DeadLetter, HeldAt, HeldRow, Listener, Loaded, LoadedSubscription, Log, LogFailure, LogFigures,
-    ReadBounds, ReadError, ReadPin, RetryRow, Scheduled, ScheduledAt, Selection, Sequenced, StateEntries,
-    SubscriptionId, SyncWaiter, TopicCap, TopicInfo, Txn, TxnNumber,
+    ReadBounds, ReadError, ReadPin, RetryRow, Scheduled, ScheduledAt, Selection, Sequenced, StateEntries, StateSize,
+    StateView, StateWrite, SubscriptionId, SyncWaiter, TopicCap, TopicInfo, Txn, TxnNumber,
 };
 use crate::limits;
 use crate::message::{Millis, Offset, Sequence, SharedMessage, TopicId};
@@ -75,6 +77,8 @@ pub struct OpenOptions {
     pub topic_caps: Vec<TopicCap>,
     /// How long a second event of the same topic, source and id is a duplicate; zero for never.
     pub dedupe_window: Duration,
+    /// Bytes that states may hold before writes are refused.
+    pub state: StateBounds,
     /// Starts although the disk failed on this boot, with what can be read now.
     pub accept_unsynced: bool,
 }
@@ -91,6 +95,10 @@ impl OpenOptions {
             compact_bytes_min: limits::COMPACT_BYTES_MIN,
             topic_caps: Vec::new(),
             dedupe_window: limits::DEDUPE_WINDOW_DEFAULT,
+            state: StateBounds {
+                consumer_bytes_max: limits::STATE_CONSUMER_BYTES_DEFAULT,
+                total_bytes_max: limits::STATE_BYTES_DEFAULT,
+            },
             accept_unsynced: false,
         }
     }
@@ -182,7 +190,8 @@ impl Log for RedbLog {
         if txn.outside {
             self.inner.space.check()?;
         }
-        self.inner.queue.commit(txn, on_synced)
+        let replaced = self.inner.replaced(&txn.writes);
+        self.inner.queue.commit(txn, replaced.as_deref(), on_synced)
     }
 
     fn read(&self, selection: &Selection, from: Offset, bounds: ReadBounds) -> Result<Batch, ReadError> {
@@ -234,6 +243,22 @@ impl Log for RedbLog {
         limit: usize,
     ) -> Result<StateEntries, ReadError> {
         self.inner.state_scan(consumer, prefix, after, limit)
+    }
+
+    fn state_room(&self, consumer: &str) -> u64 {
+        self.inner.queue.with(|sequencer| sequencer.state_room(consumer))
+    }
+
+    fn check_state(&self, writes: &[StateWrite]) -> Result<(), CommitError> {
+        self.inner.check_state(writes)
+    }
+
+    fn state_sizes(&self) -> Vec<(String, StateSize)> {
+        self.inner.queue.with(|sequencer| sequencer.state_sizes())
+    }
+
+    fn state_view(&self) -> Box<dyn StateView> {
+        self.inner.state_view()
     }
 
     fn topics(&self) -> Vec<TopicInfo> {

@@ -9,6 +9,7 @@ mod dedupe;
 mod group;
 mod overlay;
 mod recent_writes;
+mod state_sizes;
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -19,14 +20,16 @@ use bytes::Bytes;
 
 use dedupe::Dedupe;
 pub(crate) use dedupe::{DedupeBounds, Known, NameHash};
-pub(crate) use group::{AccountState, Group, SubscriptionChange};
+pub(crate) use group::{AccountState, Group, StateGrowth, SubscriptionChange};
 use overlay::{Rows, StateOverlay};
 use recent_writes::RecentWrites;
+pub use state_sizes::StateBounds;
+use state_sizes::StateSizes;
 
 use super::{
     Change, CommitError, Counts, HeldAt, HeldRow, Place, Placed, PluginRecord, Release, Removal, RetryRow, Scheduled,
-    ScheduledAt, Sequenced, Settlement, StateRead, SubscriptionId, SubscriptionRecord, SyncWaiter, TopicCap, TopicInfo,
-    Txn, TxnNumber,
+    ScheduledAt, Sequenced, Settlement, StateRead, StateSize, StateWrite, SubscriptionId, SubscriptionRecord,
+    SyncWaiter, TopicCap, TopicInfo, Txn, TxnNumber,
 };
 use crate::message::{Event, Message, Millis, Offset, SharedMessage, TopicId};
 use crate::topic::TopicName;
@@ -43,6 +46,7 @@ pub(crate) struct Recovered {
     pub next_scheduled: u64,
     /// By id, without gaps.
     pub topics: Vec<TopicInfo>,
+    pub state_sizes: Vec<(String, StateSize)>,
     pub subscriptions: Vec<(SubscriptionId, String, SubscriptionRecord, Position, Counts)>,
     /// The newest events that their producers named.
     pub known: Vec<Known>,
@@ -58,6 +62,7 @@ pub(crate) struct SequencerBounds {
     pub group_bytes_max: usize,
     pub topic_caps: Vec<TopicCap>,
     pub dedupe: DedupeBounds,
+    pub state: StateBounds,
 }
 
 /// A transaction weighs at least this much, so that many small ones are bounded too.
@@ -75,6 +80,7 @@ pub(crate) struct Sequencer {
     accounts: HashMap<SubscriptionId, Account>,
     names: HashMap<String, SubscriptionId>,
     state: StateOverlay,
+    state_sizes: StateSizes,
     retries: Rows<(SubscriptionId, Offset), RetryRow>,
     held: Rows<HeldAt, HeldRow>,
     recent_writes: RecentWrites,
@@ -122,6 +128,9 @@ impl Sequencer {
             accounts.insert(id, Account { name, record, position, counts, noted_in: 0 });
         }
         let topic_ids = recovered.topics.iter().map(|info| (Arc::from(info.name.as_str()), info.id)).collect();
+        // What may be unsynced at once may be counted twice, which must not reach a bound.
+        let near_bytes = 2 * bounds.unsynced_bytes_max as u64;
+        let state_sizes = StateSizes::new(bounds.state, near_bytes, recovered.state_sizes);
         let mut sequencer = Self {
             bounds,
             last_txn: 0,
@@ -134,6 +143,7 @@ impl Sequencer {
             accounts,
             names,
             state: StateOverlay::default(),
+            state_sizes,
             retries: Rows::default(),
             held: Rows::default(),
             recent_writes: RecentWrites::default(),
@@ -148,8 +158,14 @@ impl Sequencer {
         sequencer
     }
 
-    /// Sequences a transaction, or says why it has no effect.
-    pub(crate) fn commit(&mut self, txn: Txn, on_synced: Option<SyncWaiter>) -> Result<Sequenced, CommitError> {
+    /// Sequences a transaction, or says why it has no effect. `replaced` are the sizes of the synced values that
+    /// its writes replace, where they are known: see [`Self::is_state_near`].
+    pub(crate) fn commit(
+        &mut self,
+        txn: Txn,
+        replaced: Option<&[u64]>,
+        on_synced: Option<SyncWaiter>,
+    ) -> Result<Sequenced, CommitError> {
         if self.stopped {
             return Err(CommitError::Stopped);
         }
@@ -160,7 +176,8 @@ impl Sequencer {
         self.check_reads(&txn.reads)?;
         // After what cannot be mended by waiting.
         self.check_caps(&txn)?;
-        Ok(self.apply(txn, bytes, on_synced))
+        self.check_state(&txn.writes, replaced)?;
+        Ok(self.apply(txn, bytes, replaced, on_synced))
     }
 
     fn check_room(&self, txn: &Txn, bytes: usize) -> Result<(), CommitError> {
@@ -284,7 +301,25 @@ impl Sequencer {
         }
     }
 
-    fn apply(&mut self, txn: Txn, bytes: usize, on_synced: Option<SyncWaiter>) -> Sequenced {
+    /// Refuses writes for which a state has no room.
+    pub(crate) fn check_state(&self, writes: &[StateWrite], replaced: Option<&[u64]>) -> Result<(), CommitError> {
+        self.state_sizes.check(writes, replaced, &self.state)
+    }
+
+    /// Whether the sizes of what these writes replace are to be found out before they are committed.
+    pub(crate) fn is_state_near(&self, writes: &[StateWrite]) -> bool {
+        self.state_sizes.is_near(writes)
+    }
+
+    pub(crate) fn state_room(&self, consumer: &str) -> u64 {
+        self.state_sizes.room(consumer)
+    }
+
+    pub(crate) fn state_sizes(&self) -> Vec<(String, StateSize)> {
+        self.state_sizes.synced()
+    }
+
+    fn apply(&mut self, txn: Txn, bytes: usize, replaced: Option<&[u64]>, on_synced: Option<SyncWaiter>) -> Sequenced {
         if !self.gathering.is_empty() && self.gathering.bytes + bytes > self.bounds.group_bytes_max {
             self.close_group();
         }
@@ -300,7 +335,9 @@ impl Sequencer {
         for release in txn.releases {
             self.release(release, txn.now_ms);
         }
-        for write in txn.writes {
+        for (index, write) in txn.writes.into_iter().enumerate() {
+            let replaced = replaced.map(|replaced| replaced[index]);
+            self.state_sizes.count(&write, replaced, &self.state, &mut self.gathering.state_growth);
             let key: Arc<str> = write.key.into();
             self.recent_writes.record(number, &write.consumer, &key);
             self.state.put(number, &write.consumer, &key, write.value.clone());
@@ -547,7 +584,14 @@ impl Sequencer {
     }
 
     /// A group became durable: what it wrote is read from the disk from now on.
-    pub(crate) fn synced(&mut self, txn: TxnNumber, bytes: usize) {
+    pub(crate) fn synced(
+        &mut self,
+        txn: TxnNumber,
+        bytes: usize,
+        growth: &StateGrowth,
+        state_sizes: Vec<(Arc<str>, StateSize)>,
+    ) {
+        self.state_sizes.settle(growth, state_sizes);
         self.state.forget(txn);
         self.retries.forget(txn);
         self.held.forget(txn);

@@ -13,7 +13,7 @@ use super::call::Version;
 use super::http::{Http, Sending};
 use super::output::Wasi;
 use super::records::StateRefusal;
-use super::{Effects, Offer, StateSource, StateUnreadable};
+use super::{Effects, Offer, StateFull, StateSource, StateUnreadable};
 use crate::limits;
 use crate::message::{Event, Message, Millis, Sequence};
 use crate::topic::TopicName;
@@ -100,6 +100,8 @@ pub(super) struct Call {
     pub(super) unreadable: Option<StateUnreadable>,
     state: Option<Box<dyn StateSource>>,
     state_read_bytes: usize,
+    /// What the state takes on for sure, once that was asked.
+    state_room: Option<u64>,
 }
 
 impl Call {
@@ -130,7 +132,15 @@ impl Call {
             unreadable: None,
             state: Some(state),
             state_read_bytes: 0,
+            state_room: None,
         }
+    }
+
+    /// Whether the state has room for what is staged, which is at most so many bytes.
+    pub(super) fn check_room(&mut self, staged_bytes: usize) -> Result<(), StateFull> {
+        let Some(state) = &mut self.state else { return Ok(()) };
+        let room = *self.state_room.get_or_insert_with(|| state.room());
+        if staged_bytes as u64 <= room { Ok(()) } else { state.check_room(&self.writes) }
     }
 
     /// Where the state is read. What a guest read while it was being set up would outlive the message,

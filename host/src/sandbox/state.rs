@@ -72,8 +72,17 @@ fn stage(call: &mut Call, key: String, value: Option<Bytes>) -> Answer<()> {
         let bytes_max = limits::STAGED_BYTES_MAX;
         return Err(StateRefusal::Full(format!("one call stages at most {bytes_max} bytes")));
     }
+    let grows = value.is_some();
+    let replaced = call.writes.insert(key.clone(), value);
+    // What the bus knows now. It is held against the bounds once more, and for good, when it is sequenced.
+    if grows && let Err(full) = call.check_room(bytes) {
+        match replaced {
+            Some(before) => call.writes.insert(key, before),
+            None => call.writes.remove(&key),
+        };
+        return Err(StateRefusal::Full(full.0));
+    }
     call.staged_bytes = bytes;
-    call.writes.insert(key, value);
     Ok(())
 }
 
@@ -190,7 +199,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::tests;
+    use super::super::{StateFull, tests};
     use super::*;
 
     struct Stored(BTreeMap<String, Bytes>);
@@ -213,6 +222,14 @@ mod tests {
 
         fn synced(&mut self) -> Option<crate::sandbox::StateSynced> {
             None
+        }
+
+        fn room(&mut self) -> u64 {
+            u64::MAX
+        }
+
+        fn check_room(&mut self, _: &BTreeMap<String, Option<Bytes>>) -> Result<(), StateFull> {
+            Ok(())
         }
 
         fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
@@ -269,6 +286,18 @@ mod tests {
         assert_eq!(refused, Err(StateRefusal::Full("one call writes at most 1000 keys".to_owned())));
         let key = "k".repeat(limits::STATE_KEY_BYTES_MAX + 1);
         assert!(matches!(stage(&mut call, key, None), Err(StateRefusal::InvalidKey(_))));
+    }
+
+    #[test]
+    fn a_state_without_room_takes_nothing_more_and_keeps_what_was_staged() {
+        let mut call = tests::call_with_room(30);
+        let value = |bytes| Some(Bytes::from(vec![0; bytes]));
+        assert_eq!(stage(&mut call, "a".to_owned(), value(20)), Ok(()));
+        assert!(matches!(stage(&mut call, "b".to_owned(), value(20)), Err(StateRefusal::Full(_))));
+        assert!(matches!(stage(&mut call, "a".to_owned(), value(40)), Err(StateRefusal::Full(_))));
+        assert_eq!(stage(&mut call, "c".to_owned(), None), Ok(()), "to remove needs no room");
+        assert_eq!(call.writes["a"].as_ref().map(Bytes::len), Some(20));
+        assert!(!call.writes.contains_key("b"));
     }
 
     #[test]

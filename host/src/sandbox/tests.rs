@@ -126,12 +126,20 @@ pub(super) fn call() -> guest::Call {
     guest::Call::new(&message(&[]), &offer(PATIENCE), state(&[]), limits::MIB, String::new())
 }
 
+/// The same, with room for so many bytes of state.
+pub(super) fn call_with_room(room: u64) -> guest::Call {
+    let state = Box::new(FixedState { room: Some(room), ..FixedState::default() });
+    guest::Call::new(&message(&[]), &offer(PATIENCE), state, limits::MIB, String::new())
+}
+
 /// State that is fixed, and counts how often it was read.
 #[derive(Debug, Default)]
 struct FixedState {
     entries: BTreeMap<String, Bytes>,
     reads: usize,
     broken: bool,
+    /// Bytes that it takes; all where it is not said.
+    room: Option<u64>,
 }
 
 impl StateSource for FixedState {
@@ -153,6 +161,15 @@ impl StateSource for FixedState {
 
     fn synced(&mut self) -> Option<StateSynced> {
         Some(Box::pin(std::future::ready(true)))
+    }
+
+    fn room(&mut self) -> u64 {
+        self.room.unwrap_or(u64::MAX)
+    }
+
+    fn check_room(&mut self, writes: &BTreeMap<String, Option<Bytes>>) -> Result<(), StateFull> {
+        let bytes: usize = writes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Bytes::len)).sum();
+        if bytes as u64 > self.room() { Err(StateFull("full".to_owned())) } else { Ok(()) }
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {

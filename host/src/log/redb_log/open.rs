@@ -16,7 +16,7 @@ use super::recent::Visible;
 use super::space::Space;
 use super::tables::{
     self, ACCOUNTS, BLOCKS, BUS_IDS, CHECKSUM_BYTES, FORMAT_VERSION, META, META_FORMAT, META_NEXT_SCHEDULED,
-    META_NEXT_SUBSCRIPTION, REMOVED, SUBSCRIPTIONS, TOPICS, Table, offset_key, parse_offset_key,
+    META_NEXT_SUBSCRIPTION, REMOVED, STATE_SIZES, SUBSCRIPTIONS, TOPICS, Table, offset_key, parse_offset_key,
 };
 use super::{Inner, OpenError, OpenOptions, RedbLog, block, encoding, reader, rows, scheduled};
 use crate::limits::{DEDUPE_NAMES_MAX, MIB};
@@ -57,6 +57,7 @@ pub(super) fn open(options: &OpenOptions, backend: Option<Box<dyn StorageBackend
         group_bytes_max: GROUP_BYTES_MAX,
         topic_caps: options.topic_caps.clone(),
         dedupe: dedupe_bounds(options),
+        state: options.state,
     };
     let inner = Inner {
         snapshot: ArcSwap::from_pointee(read),
@@ -211,8 +212,23 @@ fn recover(read: &ReadTransaction) -> Result<Recovered, ReadError> {
         topics.iter().filter(|topic| topic.last_sequence > 0).map(|topic| topic.last_offset + 1).max().unwrap_or(0);
     check_end(read, next_offset)?;
 
+    let mut state_sizes = Vec::new();
+    reader::for_each(read, &STATE_SIZES, .., |key, value| {
+        let consumer = std::str::from_utf8(key).map_err(|_| STATE_SIZES.damaged(key, "its key is not UTF-8"))?;
+        let size = rows::state_size(value).map_err(|error| STATE_SIZES.damaged(key, error.0))?;
+        state_sizes.push((consumer.to_owned(), size));
+        Ok(())
+    })?;
     let subscriptions = subscriptions(read)?;
-    Ok(Recovered { next_offset, next_subscription, next_scheduled, topics, subscriptions, known: Vec::new() })
+    Ok(Recovered {
+        next_offset,
+        next_subscription,
+        next_scheduled,
+        topics,
+        state_sizes,
+        subscriptions,
+        known: Vec::new(),
+    })
 }
 
 fn meta_number(read: &ReadTransaction, key: &[u8]) -> Result<u64, ReadError> {

@@ -4,8 +4,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::limits::ACK_RIDE_MAX;
-use crate::log::sequencer::{Demand, Group, Sequencer};
-use crate::log::{CommitError, ReadPin, Sequenced, SyncWaiter, Txn, TxnNumber};
+use crate::log::sequencer::{Demand, Group, Sequencer, StateGrowth};
+use crate::log::{CommitError, ReadPin, Sequenced, StateSize, SyncWaiter, Txn, TxnNumber};
 
 /// The sequencer, and the writer's bell.
 pub(super) struct Queue {
@@ -51,9 +51,14 @@ impl Queue {
         self.state.lock().expect("the sequencer does not panic; its invariants are broken")
     }
 
-    pub(super) fn commit(&self, txn: Txn, on_synced: Option<SyncWaiter>) -> Result<Sequenced, CommitError> {
+    pub(super) fn commit(
+        &self,
+        txn: Txn,
+        replaced: Option<&[u64]>,
+        on_synced: Option<SyncWaiter>,
+    ) -> Result<Sequenced, CommitError> {
         let mut state = self.lock();
-        let sequenced = state.sequencer.commit(txn, on_synced)?;
+        let sequenced = state.sequencer.commit(txn, replaced, on_synced)?;
         let rings = state.sleeps_through.is_some_and(|demand| state.sequencer.demand() > demand);
         if rings {
             state.sleeps_through = None;
@@ -115,9 +120,15 @@ impl Queue {
         }
     }
 
-    /// A group became durable: its last transaction and its bytes.
-    pub(super) fn synced(&self, txn: TxnNumber, bytes: usize) {
-        self.lock().sequencer.synced(txn, bytes);
+    /// A group became durable: its last transaction, its bytes, and what it made of consumers' states.
+    pub(super) fn synced(
+        &self,
+        txn: TxnNumber,
+        bytes: usize,
+        growth: &StateGrowth,
+        state_sizes: Vec<(Arc<str>, StateSize)>,
+    ) {
+        self.lock().sequencer.synced(txn, bytes, growth, state_sizes);
     }
 
     /// Refuses what comes from now on, and gives back what was not written.

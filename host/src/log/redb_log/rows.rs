@@ -7,7 +7,7 @@ use super::encoding::{Decoder, Malformed, put_number, put_optional_text, put_sig
 use crate::log::position::Position;
 use crate::log::{
     Counts, DeadRow, HeldRow, KeyHash, LoadedRetry, Parks, Redrive, RetryRow, Scheduled, ScheduledAt, Selection,
-    SubscriptionRecord, TopicInfo,
+    StateSize, SubscriptionRecord, TopicInfo,
 };
 use crate::message::{Event, Millis, Offset, Sequence, TopicId};
 use crate::outcome::{Attempt, DeadReason, Digest, Excuse, History, OutcomeKind};
@@ -44,7 +44,21 @@ pub(super) fn topic_block(block: Offset, bytes: &[u8]) -> Result<TopicBlock, Mal
     Ok(TopicBlock { first_sequence, messages, first, last })
 }
 
-/// Layout: name, creation, last sequence, last offset, messages, bytes, the end of its gaps, the offset before which it was taken away.
+/// Layout: entries, bytes.
+pub(super) fn put_state_size(out: &mut Vec<u8>, size: &StateSize) {
+    put_number(out, size.entries);
+    put_number(out, size.bytes);
+}
+
+pub(super) fn state_size(bytes: &[u8]) -> Result<StateSize, Malformed> {
+    let mut decoder = Decoder::new(bytes);
+    let size = StateSize { entries: decoder.number()?, bytes: decoder.number()? };
+    decoder.end()?;
+    Ok(size)
+}
+
+/// Layout: name, creation, last sequence, last offset, messages, bytes, the end of its gaps, the offset before which
+/// it was taken away.
 pub(super) fn put_topic(out: &mut Vec<u8>, topic: &TopicInfo) {
     put_text(out, topic.name.as_str());
     let TopicInfo { created_ms, last_sequence, last_offset, messages, bytes, gaps_end, removed_before, .. } = *topic;

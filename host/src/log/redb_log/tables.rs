@@ -94,6 +94,11 @@ pub(super) const PARKED: Table = table("parked");
 pub(super) const STATE: Table = table("state");
 
 /// Key: the consumer's file stem.
+/// Value: entries of its state, and the bytes of their keys and values.
+/// Present while: it has an entry.
+pub(super) const STATE_SIZES: Table = table("state_sizes");
+
+/// Key: the consumer's file stem.
 /// Value: digest, manifest, deployment time, digests that were rolled back.
 /// Present while: the consumer is deployed.
 pub(super) const PLUGINS: Table = table("plugins");
@@ -109,7 +114,7 @@ pub(super) const SCHEDULED: Table = table("scheduled");
 pub(super) const SCHEDULED_NUMBERS: Table = table("scheduled_numbers");
 
 /// All of them: created together with the file, so that a reader never misses one.
-pub(super) const ALL: [&Table; 16] = [
+pub(super) const ALL: [&Table; 17] = [
     &META,
     &BUS_IDS,
     &TOPICS,
@@ -123,6 +128,7 @@ pub(super) const ALL: [&Table; 16] = [
     &DEAD,
     &PARKED,
     &STATE,
+    &STATE_SIZES,
     &PLUGINS,
     &SCHEDULED,
     &SCHEDULED_NUMBERS,

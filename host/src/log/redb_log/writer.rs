@@ -1,25 +1,30 @@
 //! The writer: one thread that owns the write transaction.
 
+use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redb::{Durability, ReadableDatabase, WriteTransaction};
+use redb::{Durability, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::encoding::put_number;
 use super::queue::Wake;
 use super::removing::write_removals;
 use super::tables::{
     ACCOUNTS, BLOCKS, CHECKSUM_BYTES, DEAD, HELD, META, META_NEXT_SCHEDULED, META_NEXT_SUBSCRIPTION, PARKED, PLUGINS,
-    RETRIES, SCHEDULED, SCHEDULED_NUMBERS, STATE, SUBSCRIPTIONS, TOPIC_BLOCKS, TOPICS, Table, held_key, message_key,
-    offset_key, scheduled_key, scheduled_number_key, state_key, subscription_key, topic_block_key, topic_key,
+    RETRIES, SCHEDULED, SCHEDULED_NUMBERS, STATE, STATE_SIZES, SUBSCRIPTIONS, TOPIC_BLOCKS, TOPICS, Table, held_key,
+    message_key, offset_key, scheduled_key, scheduled_number_key, state_key, subscription_key, topic_block_key,
+    topic_key,
 };
 use super::{Inner, block, rows};
 use crate::log::sequencer::{Group, SubscriptionChange};
-use crate::log::{Listener, LogFailure, SubscriptionId};
+use crate::log::{Listener, LogFailure, StateSize, SubscriptionId};
 
 /// How often the free space is looked at while nothing is written.
 const IDLE: Duration = Duration::from_secs(1);
+
+/// What the states of consumers hold that a group wrote.
+type ExactSizes = Vec<(Arc<str>, StateSize)>;
 
 pub(super) struct Writer {
     inner: Arc<Inner>,
@@ -38,16 +43,19 @@ impl Writer {
             match self.inner.queue.next(IDLE) {
                 Wake::Group(group) => {
                     let begun = Instant::now();
-                    match self.write(&group) {
-                        Ok(true) => self.inner.meter.group(&group, begun.elapsed()),
-                        Ok(false) => {}
+                    let state_sizes = match self.write(&group) {
+                        Ok(Some(state_sizes)) => {
+                            self.inner.meter.group(&group, begun.elapsed());
+                            state_sizes
+                        }
+                        Ok(None) => Vec::new(),
                         Err(error) => {
                             // Nobody is told before the waiters of this group are gone too.
                             drop(group);
                             return self.fail(&error.to_string());
                         }
-                    }
-                    self.publish(*group);
+                    };
+                    self.publish(*group, state_sizes);
                     self.inner.space.look();
                 }
                 Wake::Idle => {
@@ -74,13 +82,13 @@ impl Writer {
     }
 
     /// Shows a durable group to readers, then to those who wait for it.
-    fn publish(&self, group: Group) {
-        let Group { last, messages, topics, removals, waiters, bytes, scheduled, released, .. } = group;
+    fn publish(&self, group: Group, state_sizes: ExactSizes) {
+        let Group { last, messages, topics, removals, waiters, bytes, scheduled, released, state_growth, .. } = group;
         drop(self.inner.visible.show(&messages, topics, &removals));
         // Before anybody is answered: an operator's command that comes next meets nothing that is gone.
         removals.iter().for_each(|removal| self.inner.blocks.forget(&removal.ranges));
         // Only now may the overlay forget: readers who no longer find it there look at the disk.
-        self.inner.queue.synced(last, bytes);
+        self.inner.queue.synced(last, bytes, &state_growth, state_sizes);
         for waiter in waiters {
             // One who no longer waits is not to be told.
             let _ = waiter.send(());
@@ -91,10 +99,11 @@ impl Writer {
         }
     }
 
-    /// Writes and syncs a group. Answers whether there was anything to write.
-    fn write(&self, group: &Group) -> Result<bool, redb::Error> {
+    /// Writes and syncs a group. Answers what the consumers' states hold that it wrote; `None` where there was
+    /// nothing to write.
+    fn write(&self, group: &Group) -> Result<Option<ExactSizes>, redb::Error> {
         if group.writes_nothing() {
-            return Ok(false);
+            return Ok(None);
         }
         let mut write = self.inner.database.begin_write()?;
         write.set_durability(Durability::Immediate).expect("no savepoint forbids it");
@@ -103,11 +112,12 @@ impl Writer {
         write_messages(&write, group)?;
         write_schedule(&write, group)?;
         write_rows(&write, group)?;
+        let state_sizes = write_state(&write, group)?;
         write_subscriptions(&write, group)?;
         write.commit()?;
         self.inner.disk.committed();
         self.inner.snapshot.store(Arc::new(self.inner.database.begin_read()?));
-        Ok(true)
+        Ok(Some(state_sizes))
     }
 }
 
@@ -146,6 +156,21 @@ impl<'a> Sheet<'a> {
 
     fn remove(&mut self, key: &[u8]) -> Result<(), redb::Error> {
         self.rows.remove(key).map(drop).map_err(Into::into)
+    }
+
+    /// The same, answering how long the value was that was there before.
+    fn replace(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<Option<usize>, redb::Error> {
+        let before = match value {
+            Some(value) => {
+                self.stored.clear();
+                self.stored.resize(CHECKSUM_BYTES, 0);
+                self.stored.extend_from_slice(value);
+                self.table.seal(key, &mut self.stored);
+                self.rows.insert(key, &*self.stored)?
+            }
+            None => self.rows.remove(key)?,
+        };
+        Ok(before.map(|stored| stored.value().len().saturating_sub(CHECKSUM_BYTES)))
     }
 
     pub(super) fn put_or_remove<T>(
@@ -245,13 +270,6 @@ fn write_rows(write: &WriteTransaction, group: &Group) -> Result<(), redb::Error
             parked.put_or_remove(&message_key(*id, *offset), parks.as_ref(), rows::put_parked)?;
         }
     }
-    if !group.state.is_empty() {
-        let mut state = Sheet::open(write, &STATE)?;
-        for ((consumer, key), value) in &group.state {
-            let key = state_key(consumer, key);
-            state.put_or_remove(&key, value.as_ref(), |out, value| out.extend_from_slice(value))?;
-        }
-    }
     if !group.plugins.is_empty() {
         let mut plugins = Sheet::open(write, &PLUGINS)?;
         for (stem, record) in &group.plugins {
@@ -259,6 +277,42 @@ fn write_rows(write: &WriteTransaction, group: &Group) -> Result<(), redb::Error
         }
     }
     Ok(())
+}
+
+/// Writes state, and counts what each consumer's then holds.
+fn write_state(write: &WriteTransaction, group: &Group) -> Result<ExactSizes, redb::Error> {
+    let mut sizes: HashMap<Arc<str>, StateSize> = HashMap::new();
+    if group.state.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut state = Sheet::open(write, &STATE)?;
+    let mut stored_sizes = Sheet::open(write, &STATE_SIZES)?;
+    for ((consumer, key), value) in &group.state {
+        let size = match sizes.get_mut(consumer) {
+            Some(size) => size,
+            None => sizes.entry(consumer.clone()).or_insert(stored_size(&stored_sizes, consumer)?),
+        };
+        if let Some(bytes) = state.replace(&state_key(consumer, key), value.as_deref())? {
+            size.entries = size.entries.saturating_sub(1);
+            size.bytes = size.bytes.saturating_sub((key.len() + bytes) as u64);
+        }
+        if let Some(value) = value {
+            size.entries += 1;
+            size.bytes += (key.len() + value.len()) as u64;
+        }
+    }
+    for (consumer, size) in &sizes {
+        let row = Some(size).filter(|size| size.entries > 0);
+        stored_sizes.put_or_remove(consumer.as_bytes(), row, rows::put_state_size)?;
+    }
+    Ok(sizes.into_iter().collect())
+}
+
+fn stored_size(sizes: &Sheet<'_>, consumer: &str) -> Result<StateSize, redb::Error> {
+    let key = consumer.as_bytes();
+    let Some(stored) = sizes.rows.get(key)? else { return Ok(StateSize::default()) };
+    let size = STATE_SIZES.verify(key, stored.value()).map_err(|error| redb::Error::Corrupted(error.to_string()))?;
+    rows::state_size(size).map_err(|error| redb::Error::Corrupted(STATE_SIZES.damaged(key, error.0).to_string()))
 }
 
 /// After the rows, so that nothing stays behind of a subscription that the group also removes.

@@ -10,6 +10,9 @@ use super::{SubscriptionRecord, SyncWaiter, TopicId, TopicInfo, TxnNumber};
 use crate::log::{DeadRow, Parks, Scheduled, ScheduledAt};
 use crate::message::Offset;
 
+/// By how many bytes consumers' states grow, as far as is known before it is written.
+pub(crate) type StateGrowth = HashMap<Arc<str>, i64>;
+
 /// Consecutive transactions, folded into what they leave behind. Rows, accounts and topics stand here
 /// once, as the last transaction left them.
 #[derive(Default)]
@@ -29,6 +32,7 @@ pub(crate) struct Group {
     pub parks: HashMap<(SubscriptionId, Offset), Option<Parks>>,
     /// By consumer and key.
     pub state: HashMap<(Arc<str>, Arc<str>), Option<Bytes>>,
+    pub state_growth: StateGrowth,
     /// In order: a subscription that is created and removed leaves nothing.
     pub subscriptions: Vec<(SubscriptionId, SubscriptionChange)>,
     pub plugins: Vec<(String, Option<PluginRecord>)>,

@@ -23,6 +23,7 @@ const KEYS: [&str; 6] = ["a", "ab", "abc", "b", "ba", "c"];
 const PREFIXES: [&str; 4] = ["", "a", "ab", "b"];
 /// Small, so that a history is written in many groups, of which several wait to be synced.
 const BOUNDS: SequencerBounds = SequencerBounds {
+    state: StateBounds { consumer_bytes_max: 1 << 40, total_bytes_max: 1 << 40 },
     unsynced_bytes_max: 1 << 20,
     group_bytes_max: 600,
     topic_caps: Vec::new(),
@@ -179,7 +180,7 @@ impl Bus {
         let writes = writes
             .map(|(key, value)| StateWrite { consumer: consumer.clone(), key: key.clone(), value: value.clone() })
             .collect();
-        let result = self.sequencer.commit(Txn { reads: take(&mut call.reads), writes, ..Txn::default() }, None);
+        let result = self.sequencer.commit(Txn { reads: take(&mut call.reads), writes, ..Txn::default() }, None, None);
         self.sequencer.unpin(call.pin.take().expect("a call has at least one step"));
         match result {
             Ok(_) => true,
@@ -200,7 +201,7 @@ impl Bus {
                     None => entries.remove(&*key),
                 };
             }
-            self.sequencer.synced(group.last, group.bytes);
+            self.sequencer.synced(group.last, group.bytes, &group.state_growth, Vec::new());
         }
     }
 }

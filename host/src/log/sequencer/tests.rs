@@ -9,6 +9,7 @@ const BOUNDS: SequencerBounds = SequencerBounds {
     group_bytes_max: 10_000,
     topic_caps: Vec::new(),
     dedupe: DedupeBounds { window_ms: 1_000, names_max: 100 },
+    state: StateBounds { consumer_bytes_max: 1 << 40, total_bytes_max: 1 << 40 },
 };
 
 fn fresh() -> Sequencer {
@@ -88,9 +89,9 @@ fn picture(sequencer: &Sequencer) -> String {
 #[test]
 fn a_refused_transaction_changes_nothing() {
     let mut sequencer = fresh();
-    let id = sequencer.commit(changes(vec![create("email")]), None).unwrap().created[0];
+    let id = sequencer.commit(changes(vec![create("email")]), None, None).unwrap().created[0];
     sequencer.pin();
-    sequencer.commit(Txn { writes: vec![put("k", Some("1"))], ..Txn::default() }, None).unwrap();
+    sequencer.commit(Txn { writes: vec![put("k", Some("1"))], ..Txn::default() }, None, None).unwrap();
     let whole = || {
         let mut settlement = acked(id, 0, 1);
         settlement.counts = CountsDelta { passed: 1, rows: 1, ..CountsDelta::default() };
@@ -108,7 +109,7 @@ fn a_refused_transaction_changes_nothing() {
     let mut refused = |change: &dyn Fn(&mut Txn)| {
         let mut txn = whole();
         change(&mut txn);
-        let error = sequencer.commit(txn, Some(tokio::sync::oneshot::channel().0)).unwrap_err();
+        let error = sequencer.commit(txn, None, Some(tokio::sync::oneshot::channel().0)).unwrap_err();
         assert_eq!(picture(&sequencer), before, "{error}");
         error
     };
@@ -135,7 +136,7 @@ fn a_refused_transaction_changes_nothing() {
     // And the same transaction, unspoilt, has all its effects.
     let mut txn = whole();
     txn.reads.push(stale(2));
-    let sequenced = sequencer.commit(txn, None).unwrap();
+    let sequenced = sequencer.commit(txn, None, None).unwrap();
     assert_eq!(sequenced.placed.iter().map(|placed| placed.message().unwrap()).collect::<Vec<_>>(), [(0, 1), (1, 1)]);
     assert_eq!(sequencer.state("c", "k"), Some(Some(Bytes::from_static(b"2"))));
     assert_eq!(sequencer.retry(id, 0), Some(Some(row(5))));
@@ -144,32 +145,32 @@ fn a_refused_transaction_changes_nothing() {
 #[test]
 fn a_name_is_free_again_within_the_transaction_that_removes_it() {
     let mut sequencer = fresh();
-    let id = sequencer.commit(changes(vec![create("email")]), None).unwrap().created[0];
+    let id = sequencer.commit(changes(vec![create("email")]), None, None).unwrap().created[0];
     let replace = vec![Change::RemoveSubscription { id }, create("email")];
-    let next = sequencer.commit(changes(replace), None).unwrap().created[0];
+    let next = sequencer.commit(changes(replace), None, None).unwrap().created[0];
     assert!(next > id);
     let twice = vec![Change::RemoveSubscription { id: next }, Change::RemoveSubscription { id: next }];
-    assert!(sequencer.commit(changes(twice), None).is_err());
-    sequencer.commit(Txn { settlements: vec![Settlement::new(next, 1)], ..Txn::default() }, None).unwrap();
+    assert!(sequencer.commit(changes(twice), None, None).is_err());
+    sequencer.commit(Txn { settlements: vec![Settlement::new(next, 1)], ..Txn::default() }, None, None).unwrap();
 }
 
 #[test]
 fn a_raised_epoch_discards_what_was_decided_before() {
     let mut sequencer = fresh();
-    let id = sequencer.commit(changes(vec![create("email")]), None).unwrap().created[0];
+    let id = sequencer.commit(changes(vec![create("email")]), None, None).unwrap().created[0];
     let record = SubscriptionRecord { epoch: 2, ..sequencer.accounts[&id].record.clone() };
     // What stands in the same transaction is still of the old one.
     let txn =
         Txn { settlements: vec![Settlement::new(id, 1)], ..changes(vec![Change::UpdateSubscription { id, record }]) };
-    sequencer.commit(txn, None).unwrap();
+    sequencer.commit(txn, None, None).unwrap();
     let late = Txn { settlements: vec![acked(id, 0, 0)], ..Txn::default() };
-    assert_eq!(sequencer.commit(late, None).unwrap_err(), CommitError::StaleEpoch { expected: 1, now: Some(2) });
+    assert_eq!(sequencer.commit(late, None, None).unwrap_err(), CommitError::StaleEpoch { expected: 1, now: Some(2) });
 }
 
 #[test]
 fn groups_hold_whole_transactions_in_order_and_each_row_once() {
     let mut sequencer = fresh();
-    let id = sequencer.commit(changes(vec![create("email")]), None).unwrap().created[0];
+    let id = sequencer.commit(changes(vec![create("email")]), None, None).unwrap().created[0];
     for round in 0..100u64 {
         let mut settlement = acked(id, round, round + 1);
         settlement.retries.push((7, (round % 2 == 0).then(|| row(round))));
@@ -178,7 +179,7 @@ fn groups_hold_whole_transactions_in_order_and_each_row_once() {
             settlements: vec![settlement],
             ..Txn::default()
         };
-        sequencer.commit(txn, None).unwrap();
+        sequencer.commit(txn, None, None).unwrap();
     }
     assert_eq!(sequencer.demand(), Demand::Now);
     let (mut next, mut last, mut bytes) = (0, 0, 0);
@@ -205,7 +206,7 @@ fn groups_hold_whole_transactions_in_order_and_each_row_once() {
     assert!(groups > 3, "{groups}");
     assert_eq!((next, last), (200, sequencer.last_txn()));
     assert_eq!(sequencer.unsynced_bytes(), bytes);
-    sequencer.synced(last, bytes);
+    sequencer.synced(last, bytes, &StateGrowth::default(), Vec::new());
     assert_eq!(sequencer.unsynced_bytes(), 0);
     assert_eq!(sequencer.demand(), Demand::None);
 }
@@ -213,22 +214,22 @@ fn groups_hold_whole_transactions_in_order_and_each_row_once() {
 #[test]
 fn what_is_synced_is_forgotten_and_what_came_after_is_not() {
     let mut sequencer = fresh();
-    let id = sequencer.commit(changes(vec![create("email")]), None).unwrap().created[0];
+    let id = sequencer.commit(changes(vec![create("email")]), None, None).unwrap().created[0];
     let step = |sequencer: &mut Sequencer, value, due_ms| {
         let mut settlement = Settlement::new(id, 1);
         settlement.retries.push((0, Some(row(due_ms))));
         let at = HeldAt { subscription: id, key: KeyHash(1), first: 4 };
         settlement.held.push((at, Some(Arc::new(HeldRow { offsets: vec![4], front: 0, accepted_ms: due_ms }))));
         let txn = Txn { writes: vec![put("k", value)], settlements: vec![settlement], ..Txn::default() };
-        sequencer.commit(txn, None).unwrap();
+        sequencer.commit(txn, None, None).unwrap();
         sequencer.take_group().unwrap()
     };
     let first = step(&mut sequencer, Some("1"), 1);
     let second = step(&mut sequencer, None, 2);
-    sequencer.synced(first.last, first.bytes);
+    sequencer.synced(first.last, first.bytes, &first.state_growth, Vec::new());
     assert_eq!(sequencer.state("c", "k"), Some(None), "the removal is not synced yet");
     assert_eq!(sequencer.retry(id, 0), Some(Some(row(2))));
-    sequencer.synced(second.last, second.bytes);
+    sequencer.synced(second.last, second.bytes, &second.state_growth, Vec::new());
     assert_eq!(sequencer.state("c", "k"), None);
     assert_eq!(sequencer.retry(id, 0), None);
     assert_eq!(sequencer.held(&HeldAt { subscription: id, key: KeyHash(1), first: 4 }), None);
@@ -239,17 +240,17 @@ fn what_is_synced_is_forgotten_and_what_came_after_is_not() {
 fn settlements_ride_and_everything_else_is_urgent() {
     let mut sequencer = fresh();
     assert_eq!(sequencer.demand(), Demand::None);
-    let id = sequencer.commit(changes(vec![create("email")]), None).unwrap().created[0];
+    let id = sequencer.commit(changes(vec![create("email")]), None, None).unwrap().created[0];
     assert_eq!(sequencer.demand(), Demand::Now);
     sequencer.take_group().unwrap();
     let settle = || Txn { settlements: vec![Settlement::new(id, 1)], ..Txn::default() };
-    sequencer.commit(settle(), None).unwrap();
+    sequencer.commit(settle(), None, None).unwrap();
     assert_eq!(sequencer.demand(), Demand::CanRide);
-    sequencer.commit(settle(), Some(tokio::sync::oneshot::channel().0)).unwrap();
+    sequencer.commit(settle(), None, Some(tokio::sync::oneshot::channel().0)).unwrap();
     assert_eq!(sequencer.demand(), Demand::Now);
     sequencer.take_group().unwrap();
     assert_eq!(sequencer.demand(), Demand::None);
-    sequencer.commit(Txn { writes: vec![put("k", None)], ..Txn::default() }, None).unwrap();
+    sequencer.commit(Txn { writes: vec![put("k", None)], ..Txn::default() }, None, None).unwrap();
     assert_eq!(sequencer.demand(), Demand::Now);
 }
 
@@ -257,7 +258,7 @@ fn settlements_ride_and_everything_else_is_urgent() {
 fn writes_are_kept_back_to_the_oldest_pin_and_no_longer() {
     let mut sequencer = fresh();
     let write = |sequencer: &mut Sequencer, key: &str| {
-        sequencer.commit(Txn { writes: vec![put(key, Some("x"))], ..Txn::default() }, None).unwrap().txn
+        sequencer.commit(Txn { writes: vec![put(key, Some("x"))], ..Txn::default() }, None, None).unwrap().txn
     };
     let conflict = |sequencer: &Sequencer, key: &str, seen| {
         let read = StateRead { consumer: "c".into(), range: StateRange::Key(key.to_owned()), seen };
@@ -282,16 +283,16 @@ fn writes_are_kept_back_to_the_oldest_pin_and_no_longer() {
 #[should_panic(expected = "loses a message")]
 fn counters_that_do_not_add_up_are_a_bug() {
     let mut sequencer = fresh();
-    let id = sequencer.commit(changes(vec![create("email")]), None).unwrap().created[0];
+    let id = sequencer.commit(changes(vec![create("email")]), None, None).unwrap().created[0];
     let mut settlement = Settlement::new(id, 1);
     settlement.counts.passed = 1;
-    let _ = sequencer.commit(Txn { settlements: vec![settlement], ..Txn::default() }, None);
+    let _ = sequencer.commit(Txn { settlements: vec![settlement], ..Txn::default() }, None, None);
 }
 
 #[test]
 fn dead_letters_reach_the_group() {
     let mut sequencer = fresh();
-    let id = sequencer.commit(changes(vec![create("email")]), None).unwrap().created[0];
+    let id = sequencer.commit(changes(vec![create("email")]), None, None).unwrap().created[0];
     let dead = Arc::new(DeadRow {
         reason: DeadReason::Expired,
         died_ms: 1,
@@ -306,7 +307,7 @@ fn dead_letters_reach_the_group() {
     });
     let mut settlement = Settlement::new(id, 1);
     settlement.dead = vec![(3, Some(dead.clone())), (4, Some(dead.clone())), (4, None)];
-    sequencer.commit(Txn { settlements: vec![settlement], ..Txn::default() }, None).unwrap();
+    sequencer.commit(Txn { settlements: vec![settlement], ..Txn::default() }, None, None).unwrap();
     let group = sequencer.take_group().unwrap();
     assert_eq!(group.dead, HashMap::from([((id, 3), Some(dead)), ((id, 4), None)]));
 }
@@ -324,10 +325,10 @@ proptest! {
         let mut last_write = std::collections::BTreeMap::new();
         for (key, value) in &steps {
             let txn = Txn { writes: vec![put(key, *value)], ..Txn::default() };
-            let number = sequencer.commit(txn, None).unwrap().txn;
+            let number = sequencer.commit(txn, None, None).unwrap().txn;
             last_write.insert(key.clone(), (number, *value));
         }
-        sequencer.synced(synced, 0);
+        sequencer.synced(synced, 0, &StateGrowth::default(), Vec::new());
         let inside = |key: &str| key.starts_with(&prefix) && after.as_deref().is_none_or(|after| key > after);
 
         let mut expected = Vec::new();
@@ -347,7 +348,7 @@ proptest! {
         });
         let range = StateRange::Scan { prefix: prefix.clone(), after: after.clone(), through: through.clone() };
         let read = StateRead { consumer: "c".into(), range, seen };
-        let result = sequencer.commit(Txn { reads: vec![read], ..Txn::default() }, None);
+        let result = sequencer.commit(Txn { reads: vec![read], ..Txn::default() }, None, None);
         prop_assert_eq!(result.is_err(), conflict);
     }
 }
