@@ -2,8 +2,9 @@
 //! carries them out.
 //!
 //! A message may go once no subscription needs it: each that takes its topic has its floor behind it, and
-//! none has a row of it, be that a retry, a held or a dead one. Of those that may go, these do: what is older
-//! than its topic's age, and what is oldest while a topic or the log holds more bytes than it is to retain.
+//! none has a row of it, be that a retry, a held or a dead one. Of those that may go, these do: what an operator
+//! took away with its topic, what is older than its topic's age, and what is oldest while a topic or the log
+//! holds more bytes than it is to retain.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -81,7 +82,7 @@ pub struct Plan {
 struct TopicPlan {
     /// From there on a subscription may still need its messages.
     needed_from: Offset,
-    /// What stands before it is too old.
+    /// What stands before it is too old, or was taken away with its topic.
     old_to: Offset,
     excess: u64,
 }
@@ -103,7 +104,7 @@ impl Plan {
             let (age_max, bytes_max) = rules.of(name);
             let one = TopicPlan {
                 needed_from: Offset::MAX,
-                old_to: age_max.map_or(0, &mut old_to),
+                old_to: age_max.map_or(0, &mut old_to).max(topic.removed_before),
                 excess: past(topic.bytes, bytes_max),
             };
             if one.old_to == 0 && one.excess == 0 && excess == 0 {
@@ -211,6 +212,17 @@ mod tests {
         wanted.sort_unstable();
         // What lies before the beginning of a filter is not taken by it.
         assert_eq!(wanted, [(TopicId(0), 30), (TopicId(1), 30), (TopicId(2), Offset::MAX)]);
+    }
+
+    #[test]
+    fn what_was_taken_away_goes_whatever_its_age() {
+        let rules = Rules { topics: Vec::new(), age_max: None, bytes_max: None };
+        let topics = [TopicInfo { removed_before: 40, ..info(0, "order.placed", 9) }, info(1, "order.paid", 9)];
+        let filters = vec![(TopicFilter::parse("order.*").unwrap(), 0)];
+        let removed = vec![(TopicName::any("order.placed").unwrap(), 40)];
+        // The subscription has all of it before it, but for what was taken away.
+        let reaches = [Reach { selection: Selection { filters, removed }, floor: 0 }];
+        assert_eq!(Plan::new(&rules, &topics, &reaches, |_| 0).wanted(), [(TopicId(0), 40)]);
     }
 
     proptest! {

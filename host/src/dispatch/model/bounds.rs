@@ -10,7 +10,7 @@ use crate::limits::{FETCH_MESSAGES_MAX, HELD_ROW_OFFSETS_MAX, RUN_MESSAGES_MAX, 
 use crate::log::Selection;
 use crate::message::Millis;
 use crate::outcome::{Digest, Outcome};
-use crate::policy::Policy;
+use crate::policy::{OnExhausted, Policy, RetryPolicy};
 use crate::topic::{TopicFilter, TopicName};
 
 use super::journal::Journal;
@@ -27,18 +27,32 @@ struct Prompt {
     window_max: usize,
     entries_max: usize,
     queued_max: usize,
-    /// Held rows that were written.
+    /// Held rows that were written, and answers that the log had to be read for.
     rows_written: usize,
+    reads: usize,
 }
 
 impl Prompt {
     fn new() -> Self {
+        Self::with(RetryPolicy::default())
+    }
+
+    fn with(retry: RetryPolicy) -> Self {
         let selection = Selection::new(vec![(TopicFilter::parse(">").unwrap(), 0)]);
         let journal = Journal::new(selection, HELD_ROW_OFFSETS_MAX);
-        let mut dispatcher = Dispatcher::load(&journal.load(), Policy { breaker: None, ..Policy::default() }, 0, 0, 1);
+        let mut dispatcher =
+            Dispatcher::load(&journal.load(), Policy { retry, breaker: None, ..Policy::default() }, 0, 0, 1);
         dispatcher.set_version(Some(Digest([0; 32])));
-        let mut prompt =
-            Self { journal, dispatcher, now_ms: 1_000, window_max: 0, entries_max: 0, queued_max: 0, rows_written: 0 };
+        let mut prompt = Self {
+            journal,
+            dispatcher,
+            now_ms: 1_000,
+            window_max: 0,
+            entries_max: 0,
+            queued_max: 0,
+            rows_written: 0,
+            reads: 0,
+        };
         prompt.step(Event::Tick);
         prompt
     }
@@ -78,6 +92,7 @@ impl Prompt {
         let mut actions = VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
             let mut more = Vec::new();
+            self.reads += usize::from(!matches!(action, Action::Commit(_)));
             match action {
                 Action::Commit(settlement) => {
                     self.rows_written += settlement.held.iter().filter(|(_, row)| row.is_some()).count();
@@ -193,6 +208,51 @@ fn a_blocked_key_costs_little_memory_and_its_neighbours_go_on() {
     while bus.run(|_| false) {}
     assert_eq!((bus.acked(), bus.dispatcher.pending()), (40 * 500, 0));
     assert!(bus.queued_max <= ROW_MESSAGES_MAX, "{} were in memory", bus.queued_max);
+}
+
+/// Blocks one key, and publishes so many messages of it among those of its neighbours. Answers how many runs
+/// those took.
+fn publish_among_neighbours(bus: &mut Prompt, blocked: usize) -> usize {
+    const ROUNDS: usize = 40;
+    let neighbours: Vec<String> = (0..50).map(|number| format!("n{number}")).collect();
+    let fails = |item: &Item| item.message.event.key.as_deref() == Some("blocked");
+    bus.publish(["blocked"].into_iter());
+    while bus.run(fails) {}
+    let mut runs = 0;
+    for _ in 0..ROUNDS {
+        let of_blocked = std::iter::repeat_n("blocked", blocked / ROUNDS);
+        bus.publish(neighbours.iter().map(String::as_str).chain(of_blocked).chain(neighbours.iter().map(|key| &**key)));
+        while bus.run(fails) {
+            runs += 1;
+        }
+    }
+    assert_eq!(bus.acked(), 2 * 50 * ROUNDS as u64, "the neighbours are done");
+    runs
+}
+
+#[test]
+fn a_million_messages_of_a_blocked_key_cost_its_neighbours_nothing_and_no_memory() {
+    let parks = RetryPolicy { max_attempts: 1, on_exhausted: OnExhausted::ParkKey, ..RetryPolicy::default() };
+    for (retry, blocked) in [(RetryPolicy::default(), 1_000_000), (parks, 200_000)] {
+        let mut alone = Prompt::with(retry.clone());
+        let runs = publish_among_neighbours(&mut alone, 0);
+        let mut bus = Prompt::with(retry);
+        bus.journal.checks = false;
+        assert_eq!(publish_among_neighbours(&mut bus, blocked), runs, "calls are taken as without them");
+        assert_eq!((alone.reads, bus.reads), (0, 0), "and nothing is read for them");
+        let rows = bus.journal.synced.held.len();
+        // A row that is not full is written again when more of its key come, once for each publish.
+        assert!(bus.rows_written <= rows + 40, "{} written for {rows} rows", bus.rows_written);
+        assert!(rows <= blocked / HELD_ROW_OFFSETS_MAX + 1, "{rows} rows");
+        assert_eq!(bus.dispatcher.pending() + bus.journal.synced.counts.dead, blocked as u64 + 1);
+        let dispatcher = &bus.dispatcher;
+        let most = (bus.window_max, bus.entries_max, bus.queued_max);
+        assert!(most.0 <= 100 && most.1 <= 100 && most.2 <= 100, "only the neighbours' are in memory: {most:?}");
+        assert_eq!(
+            (dispatcher.window.len(), dispatcher.lanes.iter().count(), dispatcher.retries.in_memory()),
+            (0, 1, 0)
+        );
+    }
 }
 
 #[test]

@@ -39,6 +39,8 @@ enum Change {
 
 pub(super) struct Journal {
     row_offsets_max: usize,
+    /// Whether every account is checked as a whole, which takes time with all that it holds.
+    pub(super) checks: bool,
     /// A message's index is its offset.
     messages: Vec<SharedMessage>,
     /// The account with everything that is sequenced.
@@ -71,6 +73,7 @@ impl Journal {
         };
         Self {
             row_offsets_max,
+            checks: true,
             messages: Vec::new(),
             sequenced: account.clone(),
             synced: account,
@@ -94,6 +97,9 @@ impl Journal {
     /// One transaction: what is settled, and the record that changes with it.
     pub(super) fn commit(&mut self, settlement: Settlement, record: Option<SubscriptionRecord>) -> Entry {
         self.sequenced.apply(&settlement, record.as_ref(), self.row_offsets_max);
+        if self.checks {
+            self.sequenced.check(&format!("{settlement:?}"));
+        }
         self.unsynced.push_back(Change::Settle(settlement, record));
         self.sequenced_to()
     }
@@ -278,7 +284,6 @@ impl Account {
         if let Some(record) = record {
             self.record = record.clone();
         }
-        self.check(&format!("{settlement:?}"));
     }
 
     fn check(&self, after: &str) {
