@@ -60,6 +60,8 @@ fn bad() -> Outcome {
 /// A consumer that ran `one`, and runs `two` on probation.
 fn on_probation(bench: &Bench) -> Deployments {
     let deployments = bench.start();
+    // What lies there at the first look is deployed by the start, and not by the folder.
+    wait_for(&deployments, "looked", |_| deployments.has_looked());
     bench.put("email.toml", STRICT);
     bench.put("email.wasm", "one");
     wait_running(&deployments, "email", "one");
