@@ -19,7 +19,7 @@
 //! holds every bound; [`topic`], [`message`] and [`policy`] are the vocabulary.
 //!
 //! Architecture invariants: `sandbox` never names the log. `log` never names a plugin. `settle` does no
-//! IO. Only `dispatch` sees both the log and the sandbox. A test holds these.
+//! IO. On the way only `dispatch` sees both the log and the sandbox. A test holds these.
 
 pub mod ingress;
 
