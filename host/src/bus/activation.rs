@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Bus;
 use crate::deploy::{ActivateError, ActiveVersion, Host};
-use crate::dispatch::subscription::{ConfigureError, Reselection};
+use crate::dispatch::subscription::{ConfigureError, Reselection, Version};
 use crate::dispatch::{Dispatcher, Refunded, Witness};
 use crate::engine::{Engine, Enrolled};
 use crate::log::position::Position;
@@ -91,7 +91,7 @@ impl Host<Program> for Bus {
         engine.commit_synced(txn).map_err(refused)?;
         engine.remember(stem, None);
         for one in engine.enrolled().iter().filter(|one| *one.consumer == *stem) {
-            one.subscription.run_program(None);
+            one.subscription.orphan();
             tracing::warn!(subscription = %one.subscription.name, "orphaned: the files of its consumer `{stem}` are gone");
         }
         active.remove(stem);
@@ -134,22 +134,26 @@ impl Engine {
         }
         for spec in &running.manifest.subscriptions {
             let Some(enrolled) = self.find(&spec.name) else { continue };
-            self.adopt(stem, spec, &enrolled)?;
-            enrolled.subscription.watch(running.witness.clone());
-            enrolled.subscription.run_program(Some(running.program.clone()));
+            self.adopt(stem, running, spec, &enrolled)?;
         }
         // Subscriptions that the manifest no longer declares stay, with all that is pending in them.
         for one in self.enrolled().iter().filter(|one| *one.consumer == *stem) {
             if !running.manifest.subscriptions.iter().any(|spec| *spec.name == *one.subscription.name) {
-                one.subscription.run_program(None);
+                one.subscription.orphan();
                 tracing::warn!(subscription = %one.subscription.name, "orphaned: `{stem}.toml` no longer declares it");
             }
         }
         Ok(())
     }
 
-    /// Gives a subscription the policy, filters and consumer of its manifest.
-    fn adopt(&self, stem: &str, spec: &SubscriptionSpec, enrolled: &Enrolled) -> Result<(), ActivateError> {
+    /// Gives a subscription the version of its consumer, and the policy and filters of its manifest.
+    fn adopt(
+        &self,
+        stem: &str,
+        running: &Running,
+        spec: &SubscriptionSpec,
+        enrolled: &Enrolled,
+    ) -> Result<(), ActivateError> {
         // No group is routed meanwhile, so what is counted here and what is routed afterwards meet without a gap.
         let mut router = self.router();
         let mut adopted = false;
@@ -162,7 +166,9 @@ impl Engine {
                 break Ok(reselection);
             }
         };
-        enrolled.subscription.configure(spec.policy.clone(), changed).map_err(|error| match error {
+        let version =
+            Version { policy: spec.policy.clone(), program: running.program.clone(), witness: running.witness.clone() };
+        enrolled.subscription.deploy(version, changed).map_err(|error| match error {
             ConfigureError::Read(error) => unreadable(&error),
             ConfigureError::Commit(error) => refused(error),
         })?;

@@ -94,8 +94,7 @@ fn skip(engine: &Engine, enrolled: &Enrolled, topic: &TopicInfo, before: Offset)
             break Ok(Some(reselection));
         }
     };
-    let policy = enrolled.subscription.policy();
-    enrolled.subscription.configure(policy, changed).map_err(|error| match error {
+    enrolled.subscription.reselect(changed).map_err(|error| match error {
         ConfigureError::Read(error) => BusError::Read(error),
         ConfigureError::Commit(_) => BusError::Stopping,
     })?;

@@ -1,5 +1,8 @@
 //! The edge around one dispatcher: carries out its actions, and grows and shrinks its runners.
 
+mod change;
+mod lag;
+mod situation;
 mod standstill;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -12,20 +15,19 @@ use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
 use crate::limits::{INSTANCE_IDLE_MAX, RUN_MESSAGES_MAX, RUN_TARGET};
-use crate::log::{Change, CommitError, Counts, DeadRow, Log, RetryRow, Selection, Settlement, SubscriptionId, Txn};
+use crate::log::{CommitError, Counts, DeadRow, Log, RetryRow, SubscriptionId, Txn};
 use crate::message::{Millis, Offset, SharedMessage};
 use crate::policy::Policy;
 use crate::sandbox::{Instance, Program};
 
-use super::announce::{self, Lag};
 use super::fault;
 use super::reader::{Asker, Reader, Request};
 use super::turnstile::Turnstiles;
 use super::workers::Queue;
-use super::{Action, Dispatcher, Event, Explanation, Finished, Item, Refund, Refunded, Witness, runner};
-
-/// Of the dead letters that hold something back, this many are shown: enough to begin with.
-const HOLDERS_SHOWN_MAX: usize = 20;
+use super::{Action, Dispatcher, Event, Finished, Item, Refund, Refunded, Witness, runner};
+pub use change::{ConfigureError, Reselection, Version};
+use lag::LagEpisode;
+pub use situation::Situation;
 
 /// What all subscriptions of a bus share.
 pub struct Surroundings {
@@ -81,17 +83,6 @@ struct Inner {
     frozen: bool,
     /// Who is told how calls end, while a version is on probation.
     witness: Option<Arc<dyn Witness>>,
-}
-
-/// What was said of the backlog's age.
-#[derive(Clone, Copy, Debug, Default)]
-struct LagEpisode {
-    /// Whether one goes on.
-    warned: bool,
-    /// Whether one goes on, as the last event told.
-    told: bool,
-    /// How many there were since the process began.
-    episodes: u64,
 }
 
 impl Subscription {
@@ -163,67 +154,6 @@ impl Subscription {
         self.follow_up(&mut inner);
     }
 
-    /// Makes a version run, or none. Calls in flight end on the one they began with.
-    pub fn run_program(self: &Arc<Self>, program: Option<Arc<Program>>) {
-        let version = program.as_ref().map(|program| program.digest());
-        self.program.store(program);
-        let mut inner = self.lock();
-        // Instances of the old version are of no use any more.
-        let idle = std::mem::take(&mut inner.idle);
-        inner.dispatcher.set_version(version);
-        self.tell_locked(&mut inner, Event::Tick);
-        drop(inner);
-        drop(idle);
-    }
-
-    /// Has somebody, or nobody, told of the calls that end from now on. Before the version that it is
-    /// about runs: that begins with this.
-    pub fn watch(&self, witness: Option<Arc<dyn Witness>>) {
-        if let Some(witness) = &witness {
-            witness.begins(self.now_ms());
-        }
-        self.lock().witness = witness;
-    }
-
-    /// Takes a new policy and selection, recorded as one transaction with what they skip.
-    pub fn configure(
-        self: &Arc<Self>,
-        policy: Policy,
-        change: impl FnOnce(&Dispatcher) -> Result<Option<Reselection>, crate::log::ReadError>,
-    ) -> Result<(), ConfigureError> {
-        let mut inner = self.lock();
-        let reselection = change(&inner.dispatcher)?;
-        let now_ms = self.now_ms();
-        let mut txn = Txn { now_ms, ..Txn::default() };
-        let (selection, untold, skipped_unread, end) = match reselection {
-            Some(new) => {
-                txn.changes.push(new.change);
-                (new.selection, new.untold, new.skipped_unread, new.end)
-            }
-            None => (inner.dispatcher.selection().clone(), 0, 0, 0),
-        };
-        let mut actions = Vec::new();
-        inner.dispatcher.step(
-            Event::Configured { policy, selection, untold, skipped_unread, end },
-            now_ms,
-            &mut actions,
-        );
-        actions.retain_mut(|action| match action {
-            Action::Commit(settlement) => {
-                let taken = std::mem::replace(settlement, Settlement::new(self.id, 0));
-                txn.settlements.push(taken);
-                false
-            }
-            _ => true,
-        });
-        if !(txn.changes.is_empty() && txn.settlements.is_empty()) {
-            self.commit(&mut inner, txn)?;
-        }
-        self.perform(&mut inner, actions);
-        self.follow_up(&mut inner);
-        Ok(())
-    }
-
     /// Lets no further call begin.
     pub fn halt(&self) {
         self.halted.store(true, Ordering::Release);
@@ -242,16 +172,6 @@ impl Subscription {
     /// Whether a call may begin that was taken before.
     pub(super) fn may_begin(&self) -> bool {
         !self.is_halted() && !self.held.load(Ordering::Acquire)
-    }
-
-    /// Holds everything back, or no longer, and records that. Sequenced when it returns.
-    pub fn pause(self: &Arc<Self>, paused: bool) -> Result<(), CommitError> {
-        let mut inner = self.lock();
-        let change = Change::PauseSubscription { id: self.id, paused };
-        let txn = Txn { now_ms: self.now_ms(), changes: vec![change], ..Txn::default() };
-        self.commit(&mut inner, txn)?;
-        self.tell_locked(&mut inner, Event::Paused(paused));
-        Ok(())
     }
 
     /// A runner waits at the turnstile, or no longer.
@@ -279,64 +199,12 @@ impl Subscription {
         drop(idle);
     }
 
-    /// What it does, and why each pending message waits.
-    pub fn explain(&self) -> Situation {
-        let inner = self.lock();
-        let mut explanation = inner.dispatcher.explain();
-        // What waits at the turnstile was taken, and does not run yet.
-        let at_turnstile = u64::from(self.at_turnstile.load(Ordering::Relaxed)).min(explanation.waiting.running);
-        explanation.waiting.running -= at_turnstile;
-        explanation.waiting.runnable += at_turnstile;
-        Situation {
-            counts: inner.counts,
-            unread: inner.dispatcher.unread(),
-            cursor: inner.dispatcher.reading_from().0,
-            selection: inner.dispatcher.selection().clone(),
-            policy: inner.dispatcher.policy().clone(),
-            epoch: inner.dispatcher.epoch(),
-            instances: inner.runners + u32::try_from(inner.idle.len()).unwrap_or(u32::MAX),
-            problem: inner.problem.clone(),
-            lag_episodes: inner.lag.episodes,
-            holders: inner.dispatcher.holders().take(HOLDERS_SHOWN_MAX).collect(),
-            explanation,
-        }
-    }
-
     pub fn policy(&self) -> Policy {
         self.lock().dispatcher.policy().clone()
     }
 
     pub fn takes(&self, topic: &str) -> Option<Offset> {
         self.lock().dispatcher.selection().from_offset(topic)
-    }
-
-    /// Whether the lag warning is due now; it is given once per episode.
-    pub fn warns(&self, lagging: bool) -> bool {
-        let lag = &mut self.lock().lag;
-        let begins = lagging && !lag.warned;
-        lag.warned = lagging;
-        lag.episodes += u64::from(begins);
-        begins
-    }
-
-    /// Stores the event that an episode of lag begins or is over, where that was not told yet. Where too much
-    /// waits for the disk, it is told the next time.
-    pub fn tell_of_lag(&self, lag: &Lag) {
-        let mut inner = self.lock();
-        if inner.lag.told == lag.begins {
-            return;
-        }
-        let now_ms = self.now_ms();
-        let event = announce::lag(&self.name, inner.dispatcher.selection(), lag, now_ms);
-        let txn = Txn { now_ms, appends: event.into_iter().collect(), ..Txn::default() };
-        match self.shared.log.commit(txn, None) {
-            Err(CommitError::Busy { .. }) => {}
-            Ok(_) => inner.lag.told = lag.begins,
-            Err(error) => {
-                inner.lag.told = lag.begins;
-                tracing::warn!(subscription = %self.name, %error, "no event tells of its lag");
-            }
-        }
     }
 
     /// Drops instances that had nothing to do for a while.
@@ -579,44 +447,6 @@ impl Session<'_> {
             }
         }
     }
-}
-
-/// A subscription's state of the moment.
-pub struct Situation {
-    pub explanation: Explanation,
-    /// Messages that others wait for, dead ones and redriven ones.
-    pub holders: Vec<Offset>,
-    pub counts: Counts,
-    pub unread: u64,
-    pub cursor: Offset,
-    pub selection: Selection,
-    pub policy: Policy,
-    pub epoch: u64,
-    pub instances: u32,
-    pub problem: Option<String>,
-    /// How often its backlog grew too old since the process began.
-    pub lag_episodes: u64,
-}
-
-/// A change of what a subscription takes.
-pub struct Reselection {
-    pub change: Change,
-    pub selection: Selection,
-    /// Messages of the selection before that are synced and were not routed yet.
-    pub untold: u64,
-    /// Messages that were not read yet and are no longer taken.
-    pub skipped_unread: u64,
-    /// The log's end that the counts stand on.
-    pub end: Offset,
-}
-
-/// Why a subscription could not be changed.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigureError {
-    #[error(transparent)]
-    Read(#[from] crate::log::ReadError),
-    #[error(transparent)]
-    Commit(#[from] CommitError),
 }
 
 /// Messages for one subscription that were synced together.
