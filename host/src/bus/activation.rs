@@ -256,10 +256,11 @@ impl Engine {
         }
         let mut removed = old.removed.clone();
         for (topic, before) in self.removed() {
-            if !removed.iter().any(|(name, _)| *name == topic)
-                && filters.iter().any(|(one, _)| one.matches(topic.as_str()))
-            {
-                removed.push((topic, before));
+            // One that it did not take when it was taken away again was not told of that.
+            match removed.iter_mut().find(|(name, _)| *name == topic) {
+                Some((_, known)) => *known = before.max(*known),
+                None if filters.iter().any(|(one, _)| one.matches(topic.as_str())) => removed.push((topic, before)),
+                None => {}
             }
         }
         Selection { filters, removed }

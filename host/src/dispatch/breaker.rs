@@ -141,6 +141,15 @@ impl Breaker {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn probes(&self) -> impl Iterator<Item = Offset> {
+        let probes = match &self.phase {
+            Phase::HalfOpen { probes, .. } => Some(probes),
+            Phase::Closed | Phase::Open { .. } => None,
+        };
+        probes.into_iter().flatten().copied()
+    }
+
     /// The message that must not be probed next, if another one can run.
     pub(super) fn avoids(&self) -> Option<Offset> {
         match self.phase {

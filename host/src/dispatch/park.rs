@@ -13,6 +13,7 @@ use crate::outcome::DeadReason;
 use crate::policy::OnExhausted;
 
 use super::item::Item;
+use super::lane::Lane;
 use super::{Dispatcher, Ready};
 
 /// What dead letters hold back.
@@ -165,8 +166,17 @@ impl Dispatcher {
 
     /// How many of what leads can run or is being read.
     pub(super) fn leading_runnable(&self) -> u64 {
+        if self.parking.is_shut() {
+            return 0;
+        }
+        // A lane stands among the ready ones also while the message that leads it is still being read.
+        let can_run = |entry: &&Ready| match entry {
+            Ready::Lane(key) => self.lanes.peek(*key).is_some_and(Lane::can_run),
+            Ready::Loose(_) => true,
+        };
+        let ready = self.ready.iter().filter(|entry| self.entry_leads(entry)).filter(can_run).count();
         let loading = self.leading_turns().into_iter().filter(|offset| self.retries.is_loading(*offset));
-        (self.ready_to_run() + loading.count()) as u64
+        (ready + loading.count()) as u64
     }
 }
 

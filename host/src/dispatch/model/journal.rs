@@ -11,14 +11,13 @@ use crate::log::{
 };
 use crate::message::{Event, Message, Millis, Offset, SharedMessage, TopicId};
 
-pub(super) const SUBSCRIPTION: SubscriptionId = SubscriptionId(7);
-
 /// Counts what was committed, from 1.
 pub(super) type Entry = u64;
 
 /// One subscription's account.
 #[derive(Clone)]
 pub(super) struct Account {
+    pub(super) id: SubscriptionId,
     pub(super) record: SubscriptionRecord,
     pub(super) position: Position,
     pub(super) counts: Counts,
@@ -33,8 +32,8 @@ enum Change {
     Append,
     /// What is settled, and the record that changes with it.
     Settle(Settlement, Option<SubscriptionRecord>),
-    /// A seek, with the account that it leaves.
-    Seek(Box<Account>),
+    /// A seek, or another subscription of the same name, with the account that it leaves.
+    Replace(Box<Account>),
 }
 
 pub(super) struct Journal {
@@ -54,23 +53,7 @@ pub(super) struct Journal {
 
 impl Journal {
     pub(super) fn new(selection: Selection, row_offsets_max: usize) -> Self {
-        let record = SubscriptionRecord {
-            consumer: "model".to_owned(),
-            selection,
-            created_ms: 0,
-            epoch: 3,
-            passes_dead_before: 0,
-            paused: false,
-        };
-        let account = Account {
-            record,
-            position: Position::starting_at(0),
-            counts: Counts::default(),
-            retries: BTreeMap::new(),
-            held: BTreeMap::new(),
-            dead: BTreeMap::new(),
-            parks: BTreeMap::new(),
-        };
+        let account = Account::new(SubscriptionId(7), selection, 0);
         Self {
             row_offsets_max,
             checks: true,
@@ -84,10 +67,35 @@ impl Journal {
     }
 
     pub(super) fn append(&mut self, event: Event, now_ms: Millis) {
-        let offset = self.messages.len() as Offset;
-        let message = Message { offset, sequence: offset + 1, topic_id: TopicId(0), accepted_ms: now_ms, event };
-        self.messages.push(Arc::new(message));
+        self.store(event, now_ms);
         self.unsynced.push_back(Change::Append);
+    }
+
+    fn store(&mut self, event: Event, accepted_ms: Millis) {
+        let offset = self.messages.len() as Offset;
+        let message = Message { offset, sequence: offset + 1, topic_id: TopicId(0), accepted_ms, event };
+        self.messages.push(Arc::new(message));
+    }
+
+    /// Whether a settlement is of the subscription that there is, and of its time.
+    pub(super) fn accepts(&self, settlement: &Settlement) -> bool {
+        let account = &self.sequenced;
+        (settlement.subscription, settlement.epoch) == (account.id, account.record.epoch)
+    }
+
+    /// The messages that events of the bus's own say have died, in their order; what is not synced included.
+    pub(super) fn told(&self) -> impl Iterator<Item = Offset> {
+        let own = self.messages.iter().filter(|message| message.event.topic.as_str().starts_with('$'));
+        own.map(|message| {
+            let subject = message.event.subject.as_deref().expect("it says what it is about");
+            subject.strip_prefix("model:").and_then(|offset| offset.parse().ok()).expect("it names a dead letter")
+        })
+    }
+
+    /// Another subscription of the same name, and nothing of the one before.
+    pub(super) fn begin_anew(&mut self, selection: Selection, from: Offset) {
+        self.sequenced = Account::new(SubscriptionId(self.sequenced.id.0 + 1), selection, from);
+        self.unsynced.push_back(Change::Replace(Box::new(self.sequenced.clone())));
     }
 
     pub(super) fn settle(&mut self, settlement: Settlement) -> Entry {
@@ -96,9 +104,14 @@ impl Journal {
 
     /// One transaction: what is settled, and the record that changes with it.
     pub(super) fn commit(&mut self, settlement: Settlement, record: Option<SubscriptionRecord>) -> Entry {
+        assert!(self.accepts(&settlement), "{settlement:?} is of another subscription or time");
         self.sequenced.apply(&settlement, record.as_ref(), self.row_offsets_max);
         if self.checks {
             self.sequenced.check(&format!("{settlement:?}"));
+        }
+        let died_ms = settlement.dead.iter().filter_map(|(_, row)| Some(row.as_ref()?.died_ms)).max();
+        for event in &settlement.events {
+            self.store(event.clone(), died_ms.expect("an event tells of a dead letter"));
         }
         self.unsynced.push_back(Change::Settle(settlement, record));
         self.sequenced_to()
@@ -122,7 +135,7 @@ impl Journal {
         account.dead.extend(dead);
         account.parks.extend(parks);
         account.check("a seek");
-        self.unsynced.push_back(Change::Seek(Box::new(account.clone())));
+        self.unsynced.push_back(Change::Replace(Box::new(account.clone())));
         self.sequenced_to()
     }
 
@@ -139,8 +152,9 @@ impl Journal {
                 Change::Append => self.end += 1,
                 Change::Settle(settlement, record) => {
                     self.synced.apply(&settlement, record.as_ref(), self.row_offsets_max);
+                    self.end += settlement.events.len() as Offset;
                 }
-                Change::Seek(account) => self.synced = *account,
+                Change::Replace(account) => self.synced = *account,
             }
         }
         self.last_synced
@@ -217,7 +231,7 @@ impl Journal {
         let retries = account.retries.iter();
         let held = account.held.iter();
         LoadedSubscription {
-            id: SUBSCRIPTION,
+            id: account.id,
             name: "model".to_owned(),
             record: account.record.clone(),
             position: account.position.clone(),
@@ -238,8 +252,28 @@ impl Journal {
 }
 
 impl Account {
+    fn new(id: SubscriptionId, selection: Selection, from: Offset) -> Self {
+        let record = SubscriptionRecord {
+            consumer: "model".to_owned(),
+            selection,
+            created_ms: 0,
+            epoch: 3,
+            passes_dead_before: 0,
+            paused: false,
+        };
+        Self {
+            id,
+            record,
+            position: Position::starting_at(from),
+            counts: Counts::default(),
+            retries: BTreeMap::new(),
+            held: BTreeMap::new(),
+            dead: BTreeMap::new(),
+            parks: BTreeMap::new(),
+        }
+    }
+
     fn apply(&mut self, settlement: &Settlement, record: Option<&SubscriptionRecord>, row_offsets_max: usize) {
-        assert_eq!((settlement.subscription, settlement.epoch), (SUBSCRIPTION, self.record.epoch));
         for &(from, to) in &settlement.passed {
             assert!(from < to, "a range of the position is not empty");
             self.position.pass(from, to);
@@ -254,7 +288,10 @@ impl Account {
             match row {
                 Some(row) => {
                     let before = self.dead.insert(*offset, row.clone());
-                    assert!(before.is_none() || row.excused.is_some(), "{offset} is dead already");
+                    if let Some(before) = before {
+                        let same = (before.died_ms, &before.history) == (row.died_ms, &row.history);
+                        assert!(row.excused.is_some() && same, "{offset} is dead already, {before:?}, and now {row:?}");
+                    }
                 }
                 None => assert!(self.dead.remove(offset).is_some(), "no dead letter {offset} to remove"),
             }
@@ -262,7 +299,7 @@ impl Account {
         for (at, row) in &settlement.held {
             match row {
                 Some(row) => {
-                    assert_eq!((at.subscription, at.first), (SUBSCRIPTION, row.offsets[0]));
+                    assert_eq!((at.subscription, at.first), (self.id, row.offsets[0]));
                     assert!(row.offsets.is_sorted_by(|a, b| a < b), "a row ascends: {row:?}");
                     assert!(row.offsets.len() <= row_offsets_max, "a row is bounded: {row:?}");
                     assert!((row.front as usize) < row.offsets.len(), "a row with nothing left is removed");

@@ -36,15 +36,20 @@ impl World {
 
     /// Reads what a refund is about, and tells of it.
     pub(super) fn refund(&mut self, refund: &Refund, asked_at: u64) {
-        // Dead letters are read as they are synced, so all that was sequenced is synced first.
-        self.sync_first(self.journal.unsynced());
+        if matches!(refund, Refund::Version(_)) {
+            // It keeps other commands of operators out.
+            self.sync_first(self.journal.unsynced());
+        }
         let about = |offset: &Offset| match refund {
             Refund::Streak(charged) => charged.contains_key(offset),
             Refund::Version(_) => true,
         };
-        let rows = self.journal.sequenced.retries.iter().filter(|(offset, _)| about(offset));
+        let in_retry = &self.journal.sequenced.retries;
+        let rows = in_retry.iter().filter(|(offset, _)| about(offset));
         let retries = rows.map(|(offset, row)| (*offset, row.clone())).collect();
-        let letters = self.journal.synced.dead.iter().filter(|(offset, _)| about(offset));
+        // Dead letters are read as they are synced: one may be redriven or dropped since.
+        let letters = self.journal.synced.dead.iter();
+        let letters = letters.filter(|(offset, _)| about(offset) && !in_retry.contains_key(offset));
         let dead = letters.map(|(offset, row)| (*offset, row.clone())).collect();
         trace!(self, "refund {refund:?}");
         self.step(Event::Refunded { refund, retries, dead });

@@ -4,7 +4,8 @@ use crate::log::position::Position;
 use crate::message::SharedMessage;
 use crate::outcome::Outcome;
 
-use super::{Run, TOPICS, World};
+use super::working::Run;
+use super::{TOPICS, World};
 
 impl World {
     fn in_hand(&self) -> u64 {
@@ -20,6 +21,13 @@ impl World {
         let matched = self.journal.matched();
         let pending = self.dispatcher.pending();
         self.auditor.check_conservation(matched, &self.journal.sequenced.counts, pending + untold);
+
+        self.auditor.check_told(self.journal.told());
+        let rows = self.journal.sequenced.retries.iter();
+        self.auditor.check_charges(rows.map(|(offset, row)| (*offset, row.history.charged)));
+        let in_hand = |offset| self.runs.iter().any(|run| run.has(offset));
+        let forgotten = self.dispatcher.gate.breaker.probes().find(|offset| !in_hand(*offset));
+        assert_eq!(forgotten, None, "a probe that no worker has keeps its slot");
 
         let explanation = self.dispatcher.explain();
         let waiting = explanation.waiting;
@@ -60,7 +68,8 @@ impl World {
             self.stay_paused();
         }
         self.free_all();
-        let led = self.auditor.is_led();
+        // Behind what leads, and behind a probe of the breaker, all else waits.
+        let led = self.auditor.is_led() || !self.dispatcher.gate.breaker.is_closed();
         if let Some(run) = self.runs.last_mut() {
             run.stuck = true;
             let item = &run.calling.as_ref().unwrap().item;

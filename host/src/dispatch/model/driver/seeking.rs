@@ -12,6 +12,7 @@ use super::{World, takes};
 impl World {
     pub(super) fn seek(&mut self) {
         // At a standstill: calls end without effect, and everything is synced.
+        self.leave_ghost();
         self.forget_hands();
         self.sync_first(self.journal.unsynced());
         let end = self.journal.end();
