@@ -248,12 +248,17 @@ fn effects_for_a_full_topic_wait_and_are_not_charged() {
 
 #[test]
 fn compacting_returns_what_a_drained_topic_held_and_keeps_the_rest() {
-    let mut bus =
-        Daemon::setup().flag("--retain-bytes", "64KiB").plugin("worker", &guest("obedient"), MANIFEST).start();
+    let component = guest("obedient");
+    let mut bus = Daemon::setup().flag("--retain-bytes", "64KiB").plugin("worker", &component, MANIFEST).start();
     bus.publish_many("orders", [(None, Order::Reject { reason: "as told".into() })]);
+    bus.settled("worker");
+    // While nobody takes it, nothing of it goes: so the file has to hold all of it at once.
+    bus.take_away("worker");
+    bus.wait_until("it is orphaned", |bus| bus.subscription("worker").status == "orphaned");
     for _ in 0..8 {
         bus.publish_many("orders", (0..400).map(|_| (None, large())));
     }
+    bus.deploy("worker", &component, MANIFEST);
     bus.settled("worker");
     bus.wait_until("little is left", |bus| bus.topics().iter().map(|topic| topic.bytes).sum::<u64>() <= 64 << 10);
     let left: Vec<u64> = bus.messages("orders").iter().map(|message| message.offset).collect();

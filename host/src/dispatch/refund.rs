@@ -67,6 +67,15 @@ impl Refund {
         }
     }
 
+    /// Whether a message in retry waits for what is taken back: the delay before its next attempt was for the version
+    /// that failed, whoever took back the attempt itself.
+    fn hastens(&self, history: &History) -> bool {
+        match self {
+            Self::Streak(_) => false,
+            Self::Version(digest) => history.attempts.last().is_some_and(|last| last.digest == *digest),
+        }
+    }
+
     /// Whether a message died of what is taken back.
     fn excuses(&self, offset: Offset, row: &DeadRow) -> bool {
         let killed = match self {
@@ -109,19 +118,15 @@ impl Dispatcher {
         for (offset, row) in retries {
             let mut history = row.history.clone();
             let attempts = refund.take_back(offset, &mut history);
-            if attempts == 0 || !self.retries.contains(offset) {
+            let due_ms = if refund.hastens(&history) { row.due_ms.min(now_ms) } else { row.due_ms };
+            if (attempts == 0 && due_ms == row.due_ms) || !self.retries.contains(offset) {
                 continue;
             }
-            // The delay before the next attempt was for the version that failed.
-            let due_ms = match refund {
-                Refund::Streak(_) => row.due_ms,
-                Refund::Version(_) => row.due_ms.min(now_ms),
-            };
             let row = Arc::new(RetryRow { due_ms, history, ..*row });
             self.retries.rewrite(offset, row.clone());
             settlement.retries.push((offset, Some(row)));
             refunded.attempts += u64::from(attempts);
-            refunded.messages += 1;
+            refunded.messages += u64::from(attempts > 0);
         }
         for (offset, row) in dead {
             // One of a streak may have been redriven or dropped since, and the row be out of date.

@@ -131,6 +131,8 @@ impl Auditor {
         self.returned(offset);
         let before = self.state(offset);
         let State::Pending { charged, reruns, redriven, leads, was, .. } = before else { panic!("{offset} is over") };
+        let version = call.digest.0[0];
+        let charged = charged.after(version);
         let dead = State::Dead { parks: Self::parks(terms.policy, call.item.lane) };
         if call.outcome == Outcome::Acked {
             assert_eq!(decision, Decision::Acked);
@@ -174,7 +176,7 @@ impl Auditor {
             return self.dies(entry, offset, dead);
         }
         held(fails, not_before_ms);
-        let charged = if fails { charged.with(call.digest.0[0]) } else { charged };
+        let charged = if fails { charged.with(version) } else { charged };
         self.set(
             entry,
             offset,

@@ -109,14 +109,18 @@ impl Auditor {
             let State::Pending { charged, reruns, not_before_ms, attempted, redriven, leads, was } = state else {
                 continue;
             };
+            let before = (charged, not_before_ms);
             let (left, not_before_ms) = match refund {
                 Refund::Streak(attempts) => {
                     (charged.without_newest(attempts.get(&offset).copied().unwrap_or(0)), not_before_ms)
                 }
-                // What is taken back of a version is due at once.
-                Refund::Version(digest) => (charged.without(digest.0[0]), not_before_ms.min(now_ms)),
+                // What a version did last is due at once.
+                Refund::Version(digest) if charged.last == Some(digest.0[0]) => {
+                    (charged.without(digest.0[0]), not_before_ms.min(now_ms))
+                }
+                Refund::Version(digest) => (charged.without(digest.0[0]), not_before_ms),
             };
-            if left != charged {
+            if (left, not_before_ms) != before {
                 let charged = left;
                 let state = State::Pending { charged, reruns, not_before_ms, attempted, redriven, leads, was };
                 self.set(entry, offset, state);

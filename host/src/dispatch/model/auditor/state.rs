@@ -32,7 +32,7 @@ pub(super) enum State {
 }
 
 pub(super) const FRESH: State = State::Pending {
-    charged: Charges { versions: [0; 8], count: 0 },
+    charged: Charges { versions: [0; 8], count: 0, last: None },
     reruns: 0,
     not_before_ms: 0,
     attempted: false,
@@ -46,18 +46,26 @@ pub(super) const FRESH: State = State::Pending {
 pub(super) struct Charges {
     pub(super) versions: [u8; 8],
     pub(super) count: usize,
+    /// The version of the last attempt, charged or not.
+    pub(super) last: Option<u8>,
 }
 
 impl Charges {
     pub(super) fn with(mut self, version: u8) -> Self {
         self.versions[self.count] = version;
         self.count += 1;
+        self.after(version)
+    }
+
+    pub(super) fn after(mut self, version: u8) -> Self {
+        self.last = Some(version);
         self
     }
 
     pub(super) fn without(self, version: u8) -> Self {
         let left = self.versions[..self.count].iter().filter(|one| **one != version);
-        left.fold(Self { versions: [0; 8], count: 0 }, |charges, one| charges.with(*one))
+        let left = left.fold(Self { count: 0, ..self }, |charges, one| charges.with(*one));
+        Self { last: self.last, ..left }
     }
 
     pub(super) fn without_newest(mut self, count: u32) -> Self {

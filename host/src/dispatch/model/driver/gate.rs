@@ -55,6 +55,12 @@ impl World {
         self.step(Event::Refunded { refund, retries, dead });
         let entry = self.journal.sequenced_to();
         self.auditor.refunded(entry, refund, self.now_ms);
+        if let Refund::Version(digest) = refund {
+            for (offset, row) in &self.journal.sequenced.retries {
+                let of_version = row.history.attempts.last().is_some_and(|last| last.digest == *digest);
+                assert!(!of_version || row.due_ms <= self.now_ms, "{offset} waits for a version that is gone: {row:?}");
+            }
+        }
         if let Refund::Streak(charged) = refund {
             for offset in charged.keys().filter(|offset| self.auditor.is_dead_since(**offset, asked_at)) {
                 let row = &self.journal.sequenced.dead[offset];
