@@ -16,6 +16,7 @@ use crate::client::Client;
 use crate::guests::binary;
 use crate::process::{Exit, Process};
 use crate::small_disk::SmallDisk;
+use crate::terminal::Terminal;
 use crate::views::Subscription;
 use crate::{PATIENCE, digest};
 
@@ -374,9 +375,22 @@ impl Daemon {
     /// Runs a command of the binary against this bus.
     #[track_caller]
     pub fn cli(&self, args: &[&str]) -> Exit {
-        let mut command = self.setup.command();
-        command.args(args).env("SANDPOST_BUS", self.address()).env("SANDPOST_PLUGINS", self.plugin_folder());
+        let mut command = self.against();
+        command.args(args);
         Process::start(command).ends(PATIENCE)
+    }
+
+    /// Runs a command of the binary against this bus, in a terminal. The arguments are words of a shell.
+    #[track_caller]
+    pub fn cli_in_terminal(&self, args: &str) -> Terminal {
+        let command = self.against();
+        Terminal::start(&format!("{} {args}", command.get_program().display()), &command)
+    }
+
+    fn against(&self) -> Command {
+        let mut command = self.setup.command();
+        command.env("SANDPOST_BUS", self.address()).env("SANDPOST_PLUGINS", self.plugin_folder());
+        command
     }
 
     /// Threads that the process has now.

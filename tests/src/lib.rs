@@ -34,6 +34,7 @@ mod process;
 pub mod small_disk;
 pub mod state;
 pub mod tail;
+pub mod terminal;
 pub mod views;
 
 use std::time::Duration;
@@ -47,6 +48,7 @@ pub use outside::{Outside, Reply};
 pub use process::Exit;
 pub use state::state;
 pub use tail::Tail;
+pub use terminal::Terminal;
 pub use views::{Accepted, Attempt, DeadLetter, Event, Plugin, Problem, Subscription, Topic, Waiting};
 
 /// How long anything that must happen may take. Far longer than it ever takes: past this it is taken to

@@ -16,6 +16,9 @@ use crate::topic::TopicName;
 
 use super::Dispatcher;
 
+/// The type of the event that an episode begins.
+const LAG_BEGAN: &str = "sandpost.lag.began";
+
 /// What begins or ends with an episode of lag.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lag {
@@ -63,7 +66,7 @@ pub fn lag(subscription: &str, selection: &Selection, lag: &Lag, now_ms: Millis)
     if takes_own_topics(selection) {
         return None;
     }
-    let (kind, state) = if lag.begins { ("sandpost.lag.began", "began") } else { ("sandpost.lag.over", "over") };
+    let (kind, state) = if lag.begins { (LAG_BEGAN, "began") } else { ("sandpost.lag.over", "over") };
     let data = json!({
         "subscription": subscription,
         "state": state,
@@ -75,9 +78,24 @@ pub fn lag(subscription: &str, selection: &Selection, lag: &Lag, now_ms: Millis)
     Some(Event { subject: Some(subscription.to_owned()), ..event })
 }
 
+/// The topic of events about a subscription's lag.
+pub fn lag_topic(subscription: &str) -> TopicName {
+    own_topic("lag", subscription)
+}
+
+/// Whether an event in that topic says that an episode began.
+pub fn says_lag_began(event: &Event) -> bool {
+    event.kind == LAG_BEGAN
+}
+
 /// Whether topics of the bus's own are among those that it takes: only a filter that names them does.
 fn takes_own_topics(selection: &Selection) -> bool {
     selection.filters.iter().any(|(filter, _)| filter.as_str().starts_with('$'))
+}
+
+fn own_topic(family: &str, subscription: &str) -> TopicName {
+    let topic = TopicName::any(&format!("${family}.{subscription}"));
+    topic.expect("a subscription's name is one token of a topic")
 }
 
 fn own_event(
@@ -88,10 +106,10 @@ fn own_event(
     time_ms: Millis,
     data: &serde_json::Value,
 ) -> Event {
-    let topic = TopicName::any(&format!("${family}.{subscription}"));
+    let topic = own_topic(family, subscription);
     let time = i64::try_from(time_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     Event {
-        topic: topic.expect("a subscription's name is one token of a topic"),
+        topic,
         id,
         source: format!("/subscriptions/{subscription}"),
         kind: kind.to_owned(),

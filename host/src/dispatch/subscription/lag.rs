@@ -2,15 +2,15 @@
 
 use super::Subscription;
 use crate::dispatch::announce::{self, Lag};
-use crate::log::{CommitError, Txn};
+use crate::log::{CommitError, ReadBounds, Selection, Txn};
 
 /// What was said of the backlog's age.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LagEpisode {
     /// Whether one goes on.
     warned: bool,
-    /// Whether one goes on, as the last event told.
-    told: bool,
+    /// Whether one goes on, as the last event told; `None` until that was looked up.
+    told: Option<bool>,
     /// How many there were since the process began.
     pub(super) episodes: u64,
 }
@@ -25,11 +25,15 @@ impl Subscription {
         begins
     }
 
-    /// Stores the event that an episode of lag begins or is over, where that was not told yet. Where too much
-    /// waits for the disk, it is told the next time.
+    /// Stores the event that an episode of lag begins or is over, where that was not told yet, also not by an earlier
+    /// process. Where too much waits for the disk, it is told the next time.
     pub fn tell_of_lag(&self, lag: &Lag) {
+        let told = self.lock().lag.told;
+        // The log is read without the lock: calls that run need that.
+        let told = told.unwrap_or_else(|| self.told_last());
         let mut inner = self.lock();
-        if inner.lag.told == lag.begins {
+        inner.lag.told = Some(told);
+        if told == lag.begins {
             return;
         }
         let now_ms = self.now_ms();
@@ -37,11 +41,20 @@ impl Subscription {
         let txn = Txn { now_ms, appends: event.into_iter().collect(), ..Txn::default() };
         match self.shared.log.commit(txn, None) {
             Err(CommitError::Busy { .. }) => {}
-            Ok(_) => inner.lag.told = lag.begins,
+            Ok(_) => inner.lag.told = Some(lag.begins),
             Err(error) => {
-                inner.lag.told = lag.begins;
+                inner.lag.told = Some(lag.begins);
                 tracing::warn!(subscription = %self.name, %error, "no event tells of its lag");
             }
         }
+    }
+
+    /// Whether the last event in the log says that an episode began. Where there is none that can be read, none goes on.
+    fn told_last(&self) -> bool {
+        let log = &self.shared.log;
+        let Some(topic) = log.topic(announce::lag_topic(&self.name).as_str()) else { return false };
+        let bounds = ReadBounds { messages_max: 1, bytes_max: 1 };
+        let last = log.read(&Selection::of_topic(&topic.name), topic.last_offset, bounds);
+        last.is_ok_and(|batch| batch.messages.iter().any(|message| announce::says_lag_began(&message.event)))
     }
 }
