@@ -2,6 +2,7 @@
 //! fails takes all of it along; what follows is a new engine, loaded as after a crash.
 
 pub mod retain;
+pub mod schedule;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -29,8 +30,8 @@ use crate::log::{
 };
 use crate::message::{Millis, Offset, SharedMessage, TopicId};
 use crate::policy::Policy;
-use crate::schedule::{self, Schedule};
 use crate::topic::TopicName;
+use schedule::Schedule;
 
 /// A subscription and what is known of it besides its messages.
 #[derive(Clone)]

@@ -13,7 +13,7 @@
 //!    letter is a row of it.
 //!
 //! Around that way: [`engine`] is one life of the log with all that is rebuilt from it; [`bus`] answers
-//! people, who see [`view`]s and [`metrics`]; [`schedule`] holds what is not to be delivered yet;
+//! people, who see [`view`]s and [`metrics`]; [`engine::schedule`] holds what is not to be delivered yet;
 //! [`retention`] says what leaves the log; [`deploy`] brings consumers in and
 //! takes them out; [`serve`] is the life of the process; [`config`] and [`cli`] are its handles; [`limits`]
 //! holds every bound; [`topic`], [`message`] and [`policy`] are the vocabulary.
@@ -46,7 +46,6 @@ pub mod message;
 pub mod metrics;
 pub mod policy;
 pub mod retention;
-pub mod schedule;
 pub mod serve;
 pub mod topic;
 pub mod view;

@@ -1,9 +1,9 @@
 //! What an operator sees and does of the schedule.
 
 use super::{Bus, BusError};
+use crate::engine::schedule::{self, CancelError};
 use crate::limits::{DUE_BYTES_MAX, DUE_MESSAGES_MAX};
 use crate::log::{ReadBounds, Scheduled, ScheduledAt};
-use crate::schedule::{self, CancelError};
 use crate::topic::TopicFilter;
 use crate::view::ScheduledView;
 
@@ -40,7 +40,7 @@ impl Bus {
     pub async fn cancel_scheduled(&self, number: u64) -> Result<(), BusError> {
         let engine = self.engine()?;
         match schedule::cancel(&engine, number).await {
-            Ok(_) => Ok(()),
+            Ok(()) => Ok(()),
             Err(CancelError::Unknown) => Err(BusError::UnknownScheduled { number }),
             Err(CancelError::Read(error)) => Err(error.into()),
             Err(CancelError::Stopping) => Err(BusError::Stopping),

@@ -11,6 +11,7 @@ use fastrand::Rng;
 
 use super::overlay::scan_start;
 use super::*;
+use crate::log::StateRead;
 use crate::log::{StateRange, StateWrite};
 
 const SEEDS: u64 = 400;

@@ -1,8 +1,11 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::log::{Change, Place, StateRead};
 use crate::log::{CountsDelta, DeadRow, KeyHash, Selection, StateRange, StateWrite};
+use crate::message::Event;
 use crate::outcome::{DeadReason, History};
+use crate::topic::TopicName;
 
 const BOUNDS: SequencerBounds = SequencerBounds {
     unsynced_bytes_max: 1 << 20,

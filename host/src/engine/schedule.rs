@@ -136,17 +136,16 @@ async fn synced(engine: &Engine, txn: Txn) -> Result<(), CommitError> {
     durable.await.map_err(|_| CommitError::Stopped)
 }
 
-/// Takes a message out of the schedule, and answers it when that is synced.
-pub(crate) async fn cancel(engine: &Arc<Engine>, number: u64) -> Result<Scheduled, CancelError> {
+/// Takes a message out of the schedule; answers when that is synced.
+pub(crate) async fn cancel(engine: &Arc<Engine>, number: u64) -> Result<(), CancelError> {
     let _turn = engine.schedule.turn.lock().await;
     let log = engine.log.clone();
     let found = tokio::task::spawn_blocking(move || log.scheduled_at(number)).await;
     let found = found.expect("a read does not panic").map_err(CancelError::Read)?;
     let scheduled = found.ok_or(CancelError::Unknown)?;
-    let releases = vec![Release::Cancelled(scheduled.clone())];
+    let releases = vec![Release::Cancelled(scheduled)];
     let txn = Txn { now_ms: engine.now_ms(), releases, ..Txn::default() };
-    synced(engine, txn).await.map_err(|_| CancelError::Stopping)?;
-    Ok(scheduled)
+    synced(engine, txn).await.map_err(|_| CancelError::Stopping)
 }
 
 /// Reads the schedule off the threads of the runtime.
