@@ -31,24 +31,12 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            screen::complain(&format!("{error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+    screen::ended(run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
     let webhooks = recorded::load(&arguments.source)?;
-    let bus = Bus::prepare(&arguments.places)?.start()?;
-    let outcome = show(&bus, &webhooks, arguments);
-    if outcome.is_err() {
-        screen::complain(&format!("the last lines of the bus's log:\n{}", bus.log_end()));
-    }
-    outcome?;
-    bus.stop()
+    Bus::prepare(&arguments.places)?.start()?.live(|bus| show(bus, &webhooks, arguments))
 }
 
 fn show(bus: &Bus, webhooks: &[recorded::Webhook], arguments: &Arguments) -> Result<()> {

@@ -12,12 +12,12 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{Client, PATIENCE, POLL};
+use crate::{Client, PATIENCE, POLL, screen};
 
 /// Any free port of this machine's.
 const LISTEN: &str = "127.0.0.1:0";
 /// The command that starts it. The data and plugin folders are those it takes where it is started.
-pub const SERVE: [&str; 3] = ["serve", "--listen", LISTEN];
+const SERVE: [&str; 3] = ["serve", "--listen", LISTEN];
 
 /// How long the bus may take to settle what runs, once it is asked to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
@@ -122,6 +122,19 @@ impl Bus {
         last_lines(&self.place.log())
     }
 
+    /// Has something done with the bus, and stops it. Where that fails, the end of the bus's log is shown.
+    ///
+    /// # Errors
+    /// What was done fails, or the bus does not stop as it should.
+    pub fn live(mut self, story: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let outcome = story(&mut self);
+        if outcome.is_err() {
+            screen::complain(&format!("the last lines of the bus's log:\n{}", self.log_end()));
+        }
+        outcome?;
+        self.stop()
+    }
+
     /// Asks the bus to stop, and waits until it has.
     ///
     /// # Errors
@@ -219,6 +232,17 @@ impl Prepared {
         // From here on the child is ended by `Drop`, whatever happens.
         let mut bus = Bus { child, client: Client::new(""), place: self };
         bus.client = Client::new(&bus.await_address(&answer)?);
+        Ok(bus)
+    }
+
+    /// Starts the bus, and shows the command and what it says, as somebody would see it who types it.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_before_eyes(self) -> Result<Bus> {
+        screen::command(&format!("sandpost {}", SERVE.join(" ")));
+        let bus = self.start()?;
+        screen::print(&format!("sandpost listening on {}", bus.client().url()));
         Ok(bus)
     }
 

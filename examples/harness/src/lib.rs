@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-pub use bus::{Bus, Places, SERVE};
+pub use bus::{Bus, Places};
 pub use checks::Checks;
 pub use client::{Client, may_be_sent_again};
 pub use tail::Tail;

@@ -1,6 +1,7 @@
 //! What people see: colours on a terminal, plain lines elsewhere. `NO_COLOR` and `CLICOLOR_FORCE` are kept.
 
 use std::io::Write;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use anstream::{AutoStream, ColorChoice};
@@ -82,6 +83,17 @@ impl Story {
     pub fn tell(&self, tone: Tone, who: &str, what: &str) {
         let (seconds, style) = (self.begun.elapsed().as_secs_f64(), tone.style());
         print(&format!("{DIM}{seconds:5.1} s{DIM:#}  {who:<10} {style}{what}{style:#}"));
+    }
+}
+
+/// How a program ends, which says what went wrong if something did.
+pub fn ended(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::Parser;
 use example_harness::screen::{self, Story, Tone};
-use example_harness::{Bus, Places, SERVE, wait_for};
+use example_harness::{Bus, Places, wait_for};
 
 use crate::mail_api::{API_KEY, MailApi};
 use crate::orders::Orders;
@@ -43,25 +43,13 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            screen::complain(&format!("{error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+    screen::ended(run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
     let orders = Arc::new(Orders::generate(arguments.seed, arguments.orders));
     let api = MailApi::start()?;
-    let mut bus = start(&arguments.places, &api)?;
-    let outcome = show(&mut bus, &orders, &arguments.places, &api);
-    if outcome.is_err() {
-        screen::complain(&format!("the last lines of the bus's log:\n{}", bus.log_end()));
-    }
-    outcome?;
-    bus.stop()
+    start(&arguments.places, &api)?.live(|bus| show(bus, &orders, &arguments.places, &api))
 }
 
 /// The manifest of a consumer, as the demonstration needs it.
@@ -76,9 +64,7 @@ fn start(places: &Places, api: &MailApi) -> Result<Bus> {
     for name in CONSUMERS {
         bus.add(name, &places.guest(&format!("{name}.wasm"))?, &manifest(places, name, api)?)?;
     }
-    screen::command(&format!("sandpost {}", SERVE.join(" ")));
-    let bus = bus.start()?;
-    screen::print(&format!("sandpost listening on {}", bus.client().url()));
+    let bus = bus.start_before_eyes()?;
     let plugins = wait_for("the consumers to run", || {
         let plugins = bus.client().plugins()?;
         let running = plugins.iter().filter(|plugin| plugin.status == "running").count();

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 use example_harness::screen::{self, Story, Tone};
-use example_harness::{Bus, Checks, Event, Places, SERVE, Subscription, wait_for};
+use example_harness::{Bus, Checks, Event, Places, Subscription, wait_for};
 use serde_json::json;
 
 use crate::client::Payers;
@@ -38,28 +38,14 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            screen::complain(&format!("{error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+    screen::ended(run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
     let prepared = Bus::prepare(&arguments.places)?;
     let manifest = fs::read_to_string(arguments.places.guest("bank.toml")?)?;
     prepared.add("bank", &arguments.places.guest("bank.wasm")?, &manifest)?;
-    screen::command(&format!("sandpost {}", SERVE.join(" ")));
-    let mut bus = prepared.start()?;
-    screen::print(&format!("sandpost listening on {}", bus.client().url()));
-    let outcome = show(&mut bus, arguments);
-    if outcome.is_err() {
-        screen::complain(&format!("the last lines of the bus's log:\n{}", bus.log_end()));
-    }
-    outcome?;
-    bus.stop()
+    prepared.start_before_eyes()?.live(|bus| show(bus, arguments))
 }
 
 fn show(bus: &mut Bus, arguments: &Arguments) -> Result<()> {

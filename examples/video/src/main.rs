@@ -19,7 +19,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use clap::Parser;
 use example_harness::screen::{self, Story, Tone};
-use example_harness::{Bus, Checks, Client, Event, Places, SERVE, Subscription, wait_for};
+use example_harness::{Bus, Checks, Client, Event, Places, Subscription, wait_for};
 
 use crate::store::Store;
 use crate::uploads::Upload;
@@ -45,13 +45,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            screen::complain(&format!("{error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+    screen::ended(run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
@@ -62,16 +56,8 @@ fn run(arguments: &Arguments) -> Result<()> {
     let manifest = fs::read_to_string(arguments.places.guest("transcoder.toml")?)?;
     let manifest = manifest.replace(SHIPPED_STORE, &store.url());
     prepared.add(NAME, &arguments.places.guest("transcoder.wasm")?, &manifest)?;
-    screen::command(&format!("sandpost {}", SERVE.join(" ")));
-    let bus = prepared.start()?;
-    screen::print(&format!("sandpost listening on {}", bus.client().url()));
-    let outcome =
-        show(bus.client(), &store, &fs::read(folder.path().join(&uploads[0].name))?, &uploads, arguments.singly);
-    if outcome.is_err() {
-        screen::complain(&format!("the last lines of the bus's log:\n{}", bus.log_end()));
-    }
-    outcome?;
-    bus.stop()
+    let film = fs::read(folder.path().join(&uploads[0].name))?;
+    prepared.start_before_eyes()?.live(|bus| show(bus.client(), &store, &film, &uploads, arguments.singly))
 }
 
 fn show(client: &Client, store: &Store, film: &[u8], uploads: &[Upload], singly: usize) -> Result<()> {

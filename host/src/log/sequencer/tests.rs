@@ -1,8 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::log::{Change, Place, StateRead};
-use crate::log::{CountsDelta, DeadRow, KeyHash, Selection, StateRange, StateWrite};
+use crate::log::{Change, CountsDelta, DeadRow, KeyHash, Selection, StateRange, StateRead, StateWrite};
 use crate::message::Event;
 use crate::outcome::{DeadReason, History};
 use crate::topic::TopicName;
