@@ -15,7 +15,7 @@
 mod body;
 mod cloud_events;
 mod guard;
-mod problem;
+pub(crate) mod problem;
 mod routes;
 mod server;
 mod tail;

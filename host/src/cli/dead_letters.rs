@@ -157,13 +157,6 @@ fn in_flags(failure: Failure) -> Failure {
     let Failure::Problem { status, mut document } = failure else { return failure };
     let kind = document["type"].as_str().unwrap_or_default().to_owned();
     let hint = match kind.as_str() {
-        "/problems/unknown-subscription" => {
-            let near = document["did_you_mean"].as_str().map(|near| format!("Did you mean `{near}`? "));
-            format!("{}`sandpost subscriptions list` lists those there are.", near.unwrap_or_default())
-        }
-        "/problems/unknown-dead-letter" => {
-            "It may have been redriven or dropped; `sandpost dead-letters list` lists those there are.".to_owned()
-        }
         "/problems/bad-filter" => {
             let part = document["part"].as_str().unwrap_or_default();
             format!("It was given with --{part}; `sandpost dead-letters list --help` has all that can be chosen by.")

@@ -15,6 +15,22 @@ Exit codes:
   5  the bus refuses it: a bad topic or event, too large, still in use
   6  not now: the bus is busy, full or stopping, or the wait was over; try again later";
 
+/// What the bus says to whoever asks over HTTP, and the same for whoever types.
+const IN_COMMANDS: [(&str, &str); 8] = [
+    ("`GET /topics`", "`sandpost topics list`"),
+    ("`GET /subscriptions`", "`sandpost subscriptions list`"),
+    ("`GET /dead-letters`", "`sandpost dead-letters list`"),
+    ("`GET /scheduled`", "`sandpost scheduled list`"),
+    ("`GET /plugins`", "`sandpost plugins list`"),
+    ("`GET /state/{consumer}`", "`sandpost state scan CONSUMER`"),
+    ("`GET /state`", "`sandpost state list`"),
+    (" A plain body needs no CloudEvents header at all.", ""),
+];
+
+fn in_commands(hint: &str) -> String {
+    IN_COMMANDS.iter().fold(hint.to_owned(), |hint, (over_http, typed)| hint.replace(over_http, typed))
+}
+
 /// Why a command did not do what it was told.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -57,7 +73,7 @@ impl Failure {
                     text = member("title").to_owned();
                 }
                 if !member("hint").is_empty() {
-                    text = format!("{text}\n{}", member("hint"));
+                    text = format!("{text}\n{}", in_commands(member("hint")));
                 }
                 (super::output::clean(&text), document.clone())
             }
@@ -79,6 +95,16 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ingress::problem::KINDS;
+
+    #[test]
+    fn no_hint_sends_whoever_types_to_http() {
+        assert!(KINDS.iter().any(|kind| kind.hint.contains("GET /")));
+        for kind in KINDS {
+            let typed = in_commands(kind.hint);
+            assert!(!typed.contains("GET /"), "{typed}");
+        }
+    }
 
     #[test]
     fn exit_codes_follow_the_status_of_a_problem() {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::FilterArgs;
 use crate::cli::client::Client;
@@ -212,10 +213,16 @@ fn each_page(
 /// Answers once somebody presses Ctrl-C: the page that is under way is waited for, and none is begun.
 fn interrupts() -> Receiver<()> {
     let (sender, receiver) = mpsc::channel();
+    let (listens, begun) = mpsc::channel::<()>();
     thread::spawn(move || {
+        let listen = async move {
+            let mut interrupt = signal(SignalKind::interrupt()).ok()?;
+            drop(listens);
+            interrupt.recv().await
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-        let heard = runtime.is_ok_and(|runtime| runtime.block_on(tokio::signal::ctrl_c()).is_ok());
-        if heard {
+        let heard = runtime.ok().and_then(|runtime| runtime.block_on(listen));
+        if heard.is_some() {
             let _ = sender.send(());
         } else {
             // Without a handler Ctrl-C ends the process as it does by default. The receiver must not take the
@@ -223,6 +230,8 @@ fn interrupts() -> Receiver<()> {
             thread::park();
         }
     });
+    // Nothing is begun before it is heard: answers once `listens` is gone, one way or the other.
+    let _ = begun.recv();
     receiver
 }
 
