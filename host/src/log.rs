@@ -236,7 +236,7 @@ pub struct TopicInfo {
     /// The sequence of its newest message; also how many were ever published to it.
     pub last_sequence: Sequence,
     pub last_offset: Offset,
-    /// Messages that are still there, and their bytes as [`Event::bytes`] counts them.
+    /// Messages that are still there, and their bytes as [`crate::message::Event::bytes`] counts them.
     pub messages: u64,
     pub bytes: u64,
     /// The offset after the last message of it that was removed; from there on none is missing.

@@ -306,10 +306,17 @@ fn a_topic_that_is_taken_away_is_skipped_and_its_dead_letters_stay() {
     bus.restart();
     gone(&mut bus);
 
+    // A letter of it is neither redriven nor rehearsed, and both say so.
+    let redriven = bus.cli(&["dead-letters", "redrive", "--all", "--json"]);
+    let redriven: Value = serde_json::from_str(&redriven.success().stdout).expect("it is JSON");
+    assert_eq!((&redriven["redriven"], &redriven["left"]), (&json!(0), &json!(1)));
+
     let next = bus.publish("orders", None, Order::Ack);
     assert_eq!(next.sequence, 7, "its sequence goes on");
     assert_eq!(bus.messages("orders").iter().map(|one| one.sequence).collect::<Vec<_>>(), [7]);
     bus.deploy("worker", &component, OBEDIENT);
+    let rehearsal: Value = bus.post("/dead-letters/rehearse", &[], component.clone()).expect(200).json();
+    assert_eq!((&rehearsal["rehearsed"], &rehearsal["left"]), (&json!(0), &json!(1)));
     let account = bus.settled("worker");
     assert_eq!((account.acked, account.skipped, account.matched), (3, 5, 9));
     // Not even a seek brings it back.

@@ -235,7 +235,7 @@ fn a_long_redrive_shows_how_far_it_is_and_ctrl_c_ends_it_between_two_letters() {
     // Nobody takes what is redriven, so that it can be counted.
     bus.take_away("worker");
     bus.wait_until("it is orphaned", |bus| bus.subscription("worker").status == "orphaned");
-    let mut terminal = bus.cli_in_terminal("dead-letters redrive --all --rate 1/s");
+    let mut terminal = bus.cli_in_terminal("dead-letters redrive --all --rate 6/m");
     terminal.shows(" of 60, ");
     terminal.ctrl_c();
     let (code, shown) = terminal.ends();

@@ -100,6 +100,11 @@ fn perform(
         for (letter, message) in operate::read(&stage.engine, &letters)? {
             let enrolled = some.iter().find(|(_, one)| one.subscription == letter.subscription);
             let Some((enrolled, _)) = enrolled else { continue };
+            // A redrive leaves such a one where it is.
+            let from = enrolled.subscription.takes(message.event.topic.as_str());
+            if from.is_none_or(|from| letter.offset < from) {
+                continue;
+            }
             let left = REHEARSAL_MAX.saturating_sub(began.elapsed());
             if let Some(one) = runtime.block_on(one(stage, &program, enrolled, &letter, &message, left)) {
                 *view.outcomes.entry(one.outcome).or_default() += 1;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
   0  it is done
-  1  it failed: a file, the bus itself, or a consumer that does not load
+  1  it failed: a file, the bus itself, or a consumer that does not load; or it was interrupted
   2  wrong usage: an argument, a setting or a combination of them
   3  what was named is not there
   4  the bus cannot be reached

@@ -19,7 +19,7 @@ use crate::sandbox::{CallError, Called, Effects, Instance, Offer, Program};
 
 use super::settling::forced_reason;
 use super::state_reads::StateReads;
-use super::subscription::{Session, Subscription};
+use super::subscription::{Session, Subscription, Taken};
 use super::turnstile::{Turn, Turnstile};
 use super::{Event, Finished, Item, expiry};
 
@@ -38,8 +38,8 @@ pub(super) async fn run(subscription: Arc<Subscription>, generation: u64) {
         over: Vec::new(),
         flushed: Instant::now(),
     };
-    while let Some((items, policy)) = runner.subscription.take_run(generation, runner.call, &mut runner.instance) {
-        runner.run_items(items.into(), &policy).await;
+    while let Some(taken) = runner.subscription.take_run(generation, runner.call, &mut runner.instance) {
+        runner.run_items(taken).await;
     }
 }
 
@@ -68,13 +68,14 @@ struct Runner {
 }
 
 impl Runner {
-    async fn run_items(&mut self, mut items: VecDeque<Item>, policy: &Policy) {
+    async fn run_items(&mut self, taken: Taken) {
         self.flushed = Instant::now();
         let began = self.flushed;
+        let Taken { items, policy, program } = taken;
         let count = u32::try_from(items.len()).unwrap_or(u32::MAX);
-        let Some(program) = self.may_begin() else { return self.flush(items.into()) };
-        let consumer = program.consumer().clone();
-        let turnstile = self.subscription.shared.turnstiles.of(&consumer);
+        let Some(program) = program else { return self.flush(items) };
+        let mut items = VecDeque::from(items);
+        let turnstile = self.subscription.shared.turnstiles.of(program.consumer());
         // Kept from call to call, for most calls pass side by side.
         let mut turn = None;
         while let Some(item) = items.pop_front() {
@@ -85,11 +86,11 @@ impl Runner {
             if turn.is_none() {
                 turn = Some(self.turn(&turnstile, alone, &mut items).await);
             }
-            // It may have waited, and much may have changed since.
-            let Some(program) = self.may_begin().filter(|program| **program.consumer() == *consumer) else {
+            // It may have waited, and much may have changed since. Another version comes with another policy.
+            if !self.may_begin(&program) {
                 items.push_front(item);
                 break;
-            };
+            }
             if expiry::is_over(&item, self.subscription.now_ms()) {
                 if !self.done.is_empty() {
                     self.flush(Vec::new());
@@ -100,7 +101,7 @@ impl Runner {
             if !self.over.is_empty() {
                 self.flush(Vec::new());
             }
-            let settled = self.run_item(item, &program, policy, &mut items).await;
+            let settled = self.run_item(item, &program, &policy, &mut items).await;
             if alone {
                 turn = None;
             }
@@ -136,9 +137,10 @@ impl Runner {
         turnstile.enter(alone).await
     }
 
-    /// What the next call runs, if it may begin.
-    fn may_begin(&self) -> Option<Arc<Program>> {
-        self.subscription.program.load_full().filter(|_| self.subscription.may_begin())
+    /// Whether a call of a version may begin.
+    fn may_begin(&self, version: &Arc<Program>) -> bool {
+        let runs = self.subscription.program.load();
+        runs.as_ref().is_some_and(|program| Arc::ptr_eq(program, version)) && self.subscription.may_begin()
     }
 
     async fn run_item(

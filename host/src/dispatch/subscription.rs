@@ -251,7 +251,7 @@ impl Subscription {
         generation: u64,
         call: Duration,
         instance: &mut Option<Instance>,
-    ) -> Option<(Vec<Item>, Policy)> {
+    ) -> Option<Taken> {
         let mut inner = self.lock();
         if inner.generation != generation {
             return None;
@@ -275,8 +275,9 @@ impl Subscription {
             *instance = inner.idle.pop().map(|(instance, _)| instance);
         }
         let policy = inner.dispatcher.policy().clone();
+        let program = self.program.load_full();
         self.follow_up(&mut inner);
-        Some((items, policy))
+        Some(Taken { items, policy, program })
     }
 
     /// A runner's call awaits: another runner may use the worker.
@@ -392,6 +393,14 @@ impl Subscription {
     pub(super) fn set_problem(&self, problem: Option<String>) {
         self.lock().problem = problem;
     }
+}
+
+/// What a runner has to do, and the version that it is to be done with, as they were at one moment.
+pub(super) struct Taken {
+    pub(super) items: Vec<Item>,
+    pub(super) policy: Policy,
+    /// None where nothing is to begin any more.
+    pub(super) program: Option<Arc<Program>>,
 }
 
 /// The dispatcher under its lock, for a runner that settles.

@@ -133,7 +133,7 @@ pub enum CommitError {
 /// What an operator or a deployment changes, in the same order as everything else.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// A new subscription. Its id is assigned here, and reported by [`Log::load`] and the result.
+    /// A new subscription. Its id is assigned here, and reported by [`Log::load`](super::Log::load) and the result.
     CreateSubscription { name: String, record: SubscriptionRecord, position: Position },
     /// Replaces the record of a subscription; position and counters stay.
     UpdateSubscription { id: SubscriptionId, record: SubscriptionRecord },

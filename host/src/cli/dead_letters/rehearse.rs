@@ -30,7 +30,7 @@ pub(super) fn run(component: &Path, args: &RedriveArgs, client: &Client, output:
     }
     let left = rehearsal["left"].as_u64().unwrap_or(0);
     if left > 0 {
-        output.line(format!("{left} more were not: the time was over, or their messages cannot be read"))?;
+        output.line(format!("{left} more were not: the time was over, their topics are no longer taken, or their messages cannot be read"))?;
     }
     let letters: Vec<_> = rehearsal["letters"].as_array().into_iter().flatten().collect();
     if letters.is_empty() {
