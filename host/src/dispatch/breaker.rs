@@ -3,7 +3,7 @@
 //! **Closed**, it counts failures in a row by where they came from: a key, or a message without one. Enough
 //! different ones open it; one poison message or key never does, nor do many that wait for their retries while
 //! all others succeed: a message that failed before another succeeded does not count. **Open**, nothing begins until a time.
-//! Then, **half open**, one call may begin. Where that fails, the breaker is open again, and for longer; where
+//! Then, **half open**, one call may begin, if it can of a message that did not fail before. Where that fails, the breaker is open again, and for longer; where
 //! it succeeds, twice as many may run at once, until that is as many as the policy allows: closed.
 //!
 //! It is known to memory only: a process begins with it closed.
@@ -122,6 +122,11 @@ impl Breaker {
 
     pub(super) fn is_closed(&self) -> bool {
         self.phase == Phase::Closed
+    }
+
+    /// Whether what begins is a probe.
+    pub(super) fn is_half_open(&self) -> bool {
+        matches!(self.phase, Phase::HalfOpen { .. })
     }
 
     /// Until when nothing begins, where it is open.

@@ -104,20 +104,31 @@ impl Dispatcher {
         if waited_for { self.gate.opens_ms(self.now_ms) } else { None }
     }
 
-    /// The next thing to run. A probe of the breaker is another message than the one before, where there is one.
+    /// The next thing to run. A probe of the breaker is another message than the one before, where there is one, and
+    /// one that did not fail yet, where there is one: what failed before says little when it fails again, and many such
+    /// messages, tried one after the other, would hold back all that could succeed.
     pub(super) fn next_ready(&mut self) -> Option<Ready> {
-        let avoided = self.gate.breaker.avoids();
-        if avoided.is_none() && !self.parking.holds_back() {
+        let probes = self.gate.breaker.is_half_open();
+        if !probes && !self.parking.holds_back() {
             return self.ready.pop_front();
         }
-        let front = |ready: &Ready| match ready {
-            Ready::Loose(item) => Some(item.message.offset),
-            Ready::Lane(key) => self.lanes.front(*key),
+        let avoided = self.gate.breaker.avoids();
+        let rank = |ready: &Ready| {
+            let front = self.front(ready).filter(|_| probes);
+            let is_avoided = front.is_some_and(|item| Some(item.message.offset) == avoided);
+            (is_avoided, front.is_some_and(Item::has_failed))
         };
-        let is_other = |ready: &Ready| avoided.is_none() || front(ready) != avoided;
-        let other = self.ready.iter().position(|ready| self.may_lead(ready) && is_other(ready));
-        let index = other.or_else(|| self.ready.iter().position(|ready| self.may_lead(ready)))?;
+        let may_lead = self.ready.iter().enumerate().filter(|(_, ready)| self.may_lead(ready));
+        let (index, _) = may_lead.min_by_key(|(index, ready)| (rank(ready), *index))?;
         self.ready.remove(index)
+    }
+
+    /// The message that a ready thing would run first.
+    pub(super) fn front<'a>(&'a self, ready: &'a Ready) -> Option<&'a Item> {
+        match ready {
+            Ready::Loose(item) => Some(item),
+            Ready::Lane(key) => self.lanes.front(*key),
+        }
     }
 
     /// Messages were taken.

@@ -47,6 +47,11 @@ impl Item {
         self.history().map_or(0, |history| history.reruns).saturating_add(self.conflicts)
     }
 
+    /// Whether it failed since it was first offered or last redriven.
+    pub fn has_failed(&self) -> bool {
+        self.history().is_some_and(|history| history.failing_since_ms != 0)
+    }
+
     /// What is known of earlier attempts; `None` where there were none.
     pub fn history(&self) -> Option<&History> {
         match &self.origin {

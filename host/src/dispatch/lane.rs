@@ -191,10 +191,12 @@ impl Lanes {
     }
 
     /// The message of a lane that would run first, if one can.
-    pub(super) fn front(&self, key: KeyHash) -> Option<Offset> {
+    pub(super) fn front(&self, key: KeyHash) -> Option<&Item> {
         let lane = self.lanes.get(&key).filter(|lane| lane.can_run())?;
-        let queued = || lane.queue.front().map(|item| item.message.offset);
-        lane.fronts.first().copied().or_else(queued)
+        match lane.fronts.first() {
+            Some(front) => lane.loaded.get(front),
+            None => lane.queue.front(),
+        }
     }
 
     /// Keys that a message in retry or a dead letter holds back.

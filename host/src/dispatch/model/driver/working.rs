@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::reading::Read;
 use super::{World, digest};
 use crate::dispatch::model::auditor::Terms;
-use crate::dispatch::{Event, Finished, Item, Refund, expiry};
+use crate::dispatch::{Event, Finished, Item, Ready, Refund, expiry};
 use crate::log::Settlement;
 use crate::message::{Millis, Offset};
 use crate::outcome::{Digest, Outcome};
@@ -58,7 +58,15 @@ impl World {
         let max = self.random.usize(1..6);
         let held = self.dispatcher.is_held();
         let probed = self.dispatcher.gate.breaker.avoids();
+        let can_run = |ready: &&Ready| self.dispatcher.may_lead(ready) && self.dispatcher.front(ready).is_some();
+        let ready: Vec<&Item> =
+            self.dispatcher.ready.iter().filter(can_run).filter_map(|ready| self.dispatcher.front(ready)).collect();
+        let others = ready.iter().filter(|item| Some(item.message.offset) != probed);
+        let fresh = self.dispatcher.gate.breaker.is_half_open() && others.clone().any(|item| !item.has_failed());
         let items = self.dispatcher.take(max, self.now_ms);
+        if let Some(first) = items.first() {
+            assert!(!(fresh && first.has_failed()), "{} is probed, and others did not fail yet", first.message.offset);
+        }
         assert!(items.len() <= max);
         assert!(items.is_empty() || !held, "nothing is taken while the gate is shut");
         if let Some(item) = items.iter().find(|item| Some(item.message.offset) == probed) {
