@@ -52,7 +52,7 @@ use crate::log::{DueRefund, PluginRecord};
 use crate::message::Millis;
 use crate::outcome::Digest;
 use crate::policy::Manifest;
-use crate::sandbox::{Program, Sandbox};
+use crate::sandbox::{Kind, Program, Sandbox};
 use crate::view::{DeploymentView, PluginView};
 
 /// What deployments need of the bus. Called from the deployment thread alone.
@@ -79,6 +79,9 @@ pub trait Loader: Send + Sync + 'static {
     /// Compiles, validates and links. Called on a thread of low priority, one call at a time. What it
     /// answers on failure is shown to people.
     fn load(&self, stem: &str, bytes: &[u8], manifest: &Manifest) -> Result<Arc<Self::Program>, LoadFailure>;
+
+    /// What a program was built as, for people.
+    fn kind(program: &Self::Program) -> Option<&'static str>;
 }
 
 /// Why a version does not load, by the file that is to blame.
@@ -91,23 +94,24 @@ pub enum LoadFailure {
     Manifest(String),
 }
 
-impl LoadFailure {
-    fn extension(&self) -> &'static str {
-        match self {
-            Self::Component(_) => "wasm",
-            Self::Manifest(_) => "toml",
-        }
-    }
-}
-
 impl Loader for Sandbox {
     type Program = Program;
 
     fn load(&self, stem: &str, bytes: &[u8], manifest: &Manifest) -> Result<Arc<Program>, LoadFailure> {
         let component = Self::load(self, stem, bytes).map_err(|error| LoadFailure::Component(error.to_string()))?;
+        if manifest.command.is_some() && component.kind() != Kind::Command {
+            let kind = component.kind();
+            return Err(LoadFailure::Manifest(format!(
+                "[command] is for WASI commands, and {stem} is a {kind}; take it out"
+            )));
+        }
         Ok(Arc::new(
             Program::new(stem.into(), component, manifest).map_err(|error| LoadFailure::Manifest(error.to_string()))?,
         ))
+    }
+
+    fn kind(program: &Program) -> Option<&'static str> {
+        Some(program.kind().as_str())
     }
 }
 

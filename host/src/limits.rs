@@ -167,6 +167,10 @@ pub const INSTANCE_CALLS_MAX: u32 = 100_000;
 pub const COMPONENT_BYTES_MAX: usize = 128 * MIB;
 /// Compiled components that are kept in the data folder, the ones used last.
 pub const ARTIFACTS_MAX: usize = 64;
+/// Of `[command] args`.
+pub const COMMAND_ARGS_MAX: usize = 100;
+/// Of `[build] watch`.
+pub const BUILD_PATHS_MAX: usize = 100;
 pub const MANIFEST_BYTES_MAX: usize = 256 * KIB;
 
 // --- Outbound HTTP ----------------------------------------------------------------------------

@@ -233,10 +233,42 @@ pub struct Manifest {
     /// Requests that its handler may make.
     pub http: Vec<HttpGrant>,
     pub config: BTreeMap<String, String>,
+    /// Only for a consumer that is a WASI command.
+    pub command: Option<CommandPolicy>,
+    /// How its authors build it. Nothing to the bus.
+    pub build: Option<BuildSpec>,
     /// By the name under which the guest asks for them; none is a name of `config`.
     pub secrets: BTreeMap<String, SecretSource>,
     /// Without it a new version takes over for good at once.
     pub probation: Option<ProbationPolicy>,
+}
+
+/// How a consumer is built, for `sandpost dev`. Paths are below the manifest's folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildSpec {
+    /// Given to the shell. Without one there is nothing to build.
+    pub command: Option<String>,
+    /// The consumer that is built.
+    pub output: PathBuf,
+    /// Files and folders whose change means to build again, beside the manifest.
+    pub watch: Vec<PathBuf>,
+}
+
+/// How a WASI command is run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CommandPolicy {
+    /// What follows its name, which is the consumer's.
+    pub args: Vec<String>,
+    pub stdout: Stdout,
+}
+
+/// What becomes of the lines that a command prints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Stdout {
+    #[default]
+    Log,
+    /// Each is the data of a message, published if the call is acknowledged.
+    Publish { topic: TopicName, content_type: Option<String> },
 }
 
 impl Default for Policy {

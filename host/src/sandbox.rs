@@ -10,20 +10,25 @@
 
 mod artifact;
 mod call;
+mod command;
 mod ending;
 mod engine;
 mod guest;
 mod http;
 mod imports;
+mod kind;
 mod load;
+mod module;
 mod output;
 mod publish;
 mod records;
 mod secrets;
+mod shim;
 mod signature;
 mod state;
 #[cfg(test)]
 mod tests;
+mod wrap;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -37,6 +42,7 @@ pub use artifact::ArtifactsError;
 pub use call::{Instance, Program};
 pub use engine::{Sandbox, SandboxError, SandboxOptions};
 pub use http::CaError;
+pub use kind::Kind;
 pub use load::{Component, LoadError};
 pub use secrets::{SecretError, Secrets};
 

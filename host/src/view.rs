@@ -282,6 +282,8 @@ pub struct PluginView {
     pub name: String,
     /// `running`, `compiling` (its first version is about to run), or `failed` (nothing runs).
     pub status: &'static str,
+    /// What it was built as: `component`, `core module`, `WASI command`, ...
+    pub kind: Option<&'static str>,
     /// What runs.
     pub digest: Option<String>,
     pub deployed_ms: Option<Millis>,

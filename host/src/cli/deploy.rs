@@ -38,8 +38,8 @@ Examples:
   sandpost plugins deploy target/wasm32-wasip2/release/email.wasm --manifest email.toml
   sandpost plugins deploy email.wasm --plugins /var/lib/sandpost/plugins --no-wait")]
 pub(super) struct DeployArgs {
-    /// The component
-    #[arg(value_name = "FILE.wasm")]
+    /// The consumer: NAME.wasm, or NAME.wat as text
+    #[arg(value_name = "FILE")]
     component: PathBuf,
     /// The manifest
     #[arg(long, value_name = "FILE.toml")]
@@ -150,6 +150,8 @@ impl Waited {
 /// What is to be placed.
 struct Files {
     stem: String,
+    /// Of the consumer: binary or text.
+    extension: &'static str,
     folder: PathBuf,
     component: Vec<u8>,
     /// `None` where the folder's own is kept.
@@ -161,12 +163,17 @@ impl Files {
     fn read(args: &DeployArgs) -> Result<Self, Failure> {
         let path = &args.component;
         let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
-        if path.extension().is_none_or(|extension| extension != "wasm") || stem.is_empty() || stem.starts_with('.') {
-            let text = format!("{} is no component: its name must be NAME.wasm", path.display());
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let Some(extension) = ["wasm", "wat"].into_iter().find(|known| extension == Some(known)) else {
+            let text = format!("{} is no consumer: its name must be NAME.wasm or NAME.wat", path.display());
+            return Err(Failure::Usage(text));
+        };
+        if stem.is_empty() || stem.starts_with('.') {
+            let text = format!("{} names no consumer: its name must be NAME.{extension}", path.display());
             return Err(Failure::Usage(text));
         }
         let component = read(path, COMPONENT_BYTES_MAX)?;
-        if !component.starts_with(b"\0asm") {
+        if extension == "wasm" && !component.starts_with(b"\0asm") {
             return Err(Failure::Failed(format!("{} is no WebAssembly: it does not begin as one", path.display())));
         }
         let folder = folder(args)?;
@@ -177,7 +184,7 @@ impl Files {
             None => None,
         };
         let digest = Digest(Sha256::digest(&component).into()).to_string();
-        let files = Self { stem, folder, component, manifest, digest };
+        let files = Self { stem, extension, folder, component, manifest, digest };
         if files.manifest.is_none() && !files.manifest_path().exists() {
             let text = format!(
                 "{} has no manifest: there is neither {} nor {}; name one with --manifest",
@@ -198,7 +205,14 @@ impl Files {
         if let Some(manifest) = &self.manifest {
             put(&self.manifest_path(), manifest)?;
         }
-        put(&self.folder.join(format!("{}.wasm", self.stem)), &self.component)?;
+        // One language may take over from another: a consumer has one file.
+        let other = if self.extension == "wat" { "wasm" } else { "wat" };
+        let replaced = self.folder.join(format!("{}.{other}", self.stem));
+        put(&self.folder.join(format!("{}.{}", self.stem, self.extension)), &self.component)?;
+        match fs::remove_file(&replaced) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&replaced, "removed", &error)),
+            _ => {}
+        }
         // The renames themselves are durable once the folder is.
         let synced = File::open(&self.folder).and_then(|folder| folder.sync_all());
         synced.map_err(|error| failed(&self.folder, "synced", &error))

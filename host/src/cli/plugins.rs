@@ -116,6 +116,7 @@ fn show(name: &str, client: &Client, output: &Output) -> Result<(), Failure> {
     output.facts(&[
         ("name", member("name")),
         ("status", member("status")),
+        ("kind", member("kind")),
         ("digest", member("digest")),
         ("deployed", time(&plugin["deployed_ms"])),
         ("deployed by", member("deployed_by")),

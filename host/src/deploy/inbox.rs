@@ -101,8 +101,21 @@ impl Stamp {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Pair {
     wasm: Option<Stamp>,
+    /// The consumer as text, which takes the place of the binary.
+    wat: Option<Stamp>,
     toml: Option<Stamp>,
 }
+
+impl Pair {
+    /// The consumer itself: its extension, and its state.
+    fn component(&self) -> Option<(&'static str, Stamp)> {
+        self.wasm.map(|stamp| (BINARY, stamp)).or_else(|| self.wat.map(|stamp| (TEXT, stamp)))
+    }
+}
+
+const BINARY: &str = "wasm";
+const TEXT: &str = "wat";
+const MANIFEST_EXTENSION: &str = "toml";
 
 /// What is remembered of a consumer between two looks.
 struct Seen {
@@ -178,10 +191,16 @@ impl Inbox {
         path(&self.folder, stem, extension)
     }
 
-    /// Whether neither file of a consumer is there, at this moment.
+    /// Whether no file of a consumer is there, at this moment.
     pub(crate) fn is_gone(&self, stem: &str) -> bool {
         let is_missing = |path: PathBuf| fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-        is_missing(self.path(stem, "wasm")) && is_missing(self.path(stem, "toml"))
+        [BINARY, TEXT, MANIFEST_EXTENSION].into_iter().all(|extension| is_missing(self.path(stem, extension)))
+    }
+
+    /// The file that the consumer was found in.
+    pub(crate) fn component_path(&self, stem: &str) -> PathBuf {
+        let found = self.seen.get(stem).and_then(|seen| seen.pair.component());
+        self.path(stem, found.map_or(BINARY, |(extension, _)| extension))
     }
 
     /// Looks at the folder. `active` are the consumers whose absence matters. Files that did not change
@@ -229,7 +248,7 @@ impl Inbox {
     /// The component's bytes; `None` where they are no longer those that a look found. Fails with what is
     /// wrong with the file.
     pub(crate) fn bytes(&self, stem: &str, digest: Digest) -> Result<Option<Vec<u8>>, String> {
-        match read(&self.path(stem, "wasm"), None, limits::COMPONENT_BYTES_MAX) {
+        match read(&self.component_path(stem), None, limits::COMPONENT_BYTES_MAX) {
             Ok(bytes) => Ok((digest_of(&bytes) == digest).then_some(bytes)),
             Err(ReadProblem::Changed) => Ok(None),
             Err(ReadProblem::Unusable(problem)) => Err(problem),
@@ -249,7 +268,7 @@ impl Inbox {
                 continue;
             }
             let Some((stem, extension)) = name.rsplit_once('.') else { continue };
-            if extension != "wasm" && extension != "toml" {
+            if ![BINARY, TEXT, MANIFEST_EXTENSION].contains(&extension) {
                 continue;
             }
             if !manifest::is_name(stem) {
@@ -270,7 +289,11 @@ impl Inbox {
                 }
             };
             let pair = pairs.entry(stem.to_owned()).or_default();
-            if extension == "wasm" { pair.wasm = Some(stamp) } else { pair.toml = Some(stamp) }
+            match extension {
+                BINARY => pair.wasm = Some(stamp),
+                TEXT => pair.wat = Some(stamp),
+                _ => pair.toml = Some(stamp),
+            }
         }
         Ok(Listing { pairs, unusable })
     }
@@ -285,20 +308,27 @@ impl Seen {
     /// enough, they have; a file that is missing was seen to be missing, or not long enough.
     fn wait(&self, quiet: Duration, now: Instant, wall: SystemTime) -> Duration {
         let seen = quiet.saturating_sub(now.saturating_duration_since(self.since));
-        let Pair { wasm: Some(wasm), toml: Some(toml) } = self.pair else { return seen };
-        match (wasm.age(wall), toml.age(wall)) {
-            (Some(wasm), Some(toml)) => seen.min(quiet.saturating_sub(wasm.min(toml))),
+        let (Some((_, component)), Some(toml)) = (self.pair.component(), self.pair.toml) else { return seen };
+        match (component.age(wall), toml.age(wall)) {
+            (Some(component), Some(toml)) => seen.min(quiet.saturating_sub(component.min(toml))),
             _ => seen,
         }
     }
 
     fn read(&mut self, folder: &Path, stem: &str, reads: &mut u64) -> Result<Found, ReadProblem> {
-        let (wasm_path, toml_path) = (path(folder, stem, "wasm"), path(folder, stem, "toml"));
+        if self.pair.wasm.is_some() && self.pair.wat.is_some() {
+            let (binary, text) = (path(folder, stem, BINARY), path(folder, stem, TEXT));
+            let problem = format!("{} and {} are both there; remove one", binary.display(), text.display());
+            return Ok(Found::Unusable { problem });
+        }
+        let component = self.pair.component();
+        let extension = component.map_or(BINARY, |(extension, _)| extension);
+        let (wasm_path, toml_path) = (path(folder, stem, extension), path(folder, stem, MANIFEST_EXTENSION));
         let missing = |missing: &Path, present: &Path| {
             let problem = format!("{} is missing; {} is there", missing.display(), present.display());
             Ok(Found::Unusable { problem })
         };
-        let (wasm, toml) = match (self.pair.wasm, self.pair.toml) {
+        let (wasm, toml) = match (component.map(|(_, stamp)| stamp), self.pair.toml) {
             (None, None) => return Ok(Found::Gone),
             (None, Some(_)) => return missing(&wasm_path, &toml_path),
             (Some(_), None) => return missing(&toml_path, &wasm_path),
@@ -507,6 +537,20 @@ mod tests {
         assert!(matches!(desk.look_after(QUIET, &["email"]).found["email"], Found::Gone));
         // Nobody misses a consumer that is not active.
         assert!(desk.look_after(QUIET, &[]).found.is_empty());
+    }
+
+    #[test]
+    fn a_consumer_may_be_text() {
+        let mut desk = Desk::new();
+        desk.write("hello.wat", "(module)");
+        desk.write("hello.toml", MANIFEST);
+        assert_eq!(digest(&desk.settled(&[])["hello"]), digest_of(b"(module)"));
+        assert_eq!(desk.inbox.bytes("hello", digest_of(b"(module)")), Ok(Some(b"(module)".to_vec())));
+        assert!(desk.inbox.component_path("hello").ends_with("hello.wat"));
+        desk.write("hello.wasm", "binary");
+        assert!(problem(&desk.settled(&["hello"])["hello"]).contains("both there"));
+        desk.remove("hello.wat");
+        assert_eq!(digest(&desk.settled(&["hello"])["hello"]), digest_of(b"binary"));
     }
 
     #[test]

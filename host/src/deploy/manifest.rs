@@ -1,5 +1,7 @@
 //! Manifests: the text beside a component becomes what it means, or a message that says why not.
 
+mod build;
+mod command;
 mod http;
 mod keys;
 #[cfg(test)]
@@ -46,11 +48,14 @@ pub fn parse(stem: &str, file: &Path, text: &str) -> Result<Manifest, ManifestEr
         source.error(error.span().map(|span| span.start), "", ManifestProblem::Syntax { message })
     })?;
     let root = Table::root(source, document.get_ref());
-    root.allow(&["subscription", "limits", "grants", "config", "secrets", "deploy"])?;
+    root.allow(&["subscription", "limits", "grants", "config", "secrets", "deploy", "command", "build"])?;
+    let publish = grants(&root)?;
     Ok(Manifest {
         subscriptions: subscriptions(stem, &root)?,
         limits: guest_limits(&root)?,
-        publish: grants(&root)?,
+        build: build::spec(&root)?,
+        command: command::policy(&root, &publish)?,
+        publish,
         http: http::grants(&root)?,
         config: config(&root)?,
         secrets: http::secrets(&root)?,

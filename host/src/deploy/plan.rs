@@ -22,6 +22,8 @@ pub(crate) struct Version {
 #[derive(Clone, Debug)]
 pub(crate) struct Active {
     pub(crate) record: PluginRecord,
+    /// What it was built as; not known of one that could not be loaded.
+    pub(crate) kind: Option<&'static str>,
     /// The subscriptions that it declares.
     pub(crate) subscriptions: Vec<String>,
     /// The topics that it may publish to.
@@ -185,7 +187,7 @@ mod tests {
         let version = Version { digest: digest(number), text: text(names).into() };
         let record = record::deployed(None, &version, 1, Cause::Folder, false, None);
         let subscriptions = names.iter().map(|name| (*name).to_owned()).collect();
-        Active { record, subscriptions, publish: vec![], http: vec![], down: None }
+        Active { record, kind: None, subscriptions, publish: vec![], http: vec![], down: None }
     }
 
     fn planned(known: &Known, found: &[(&str, Found)]) -> Plan {

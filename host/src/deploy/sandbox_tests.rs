@@ -107,8 +107,8 @@ fn components_are_deployed_refused_and_deployed_again() {
     wait(&deployments, digest_of(&one), None);
 
     for (bytes, problem) in [
-        (&b"\0asm\x0d\0\x01\0rubbish"[..], "plugins/email.wasm: it is no valid component"),
-        (&two[..two.len() / 2], "it is no valid component"),
+        (&b"\0asm\x0d\0\x01\0rubbish"[..], "plugins/email.wasm: it is no valid WebAssembly"),
+        (&two[..two.len() / 2], "it is no valid WebAssembly"),
         (&wat::parse_str("(component)").unwrap(), "it exports no function `handle`"),
         (b"", "it is empty"),
     ] {

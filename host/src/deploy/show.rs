@@ -11,6 +11,7 @@ pub(super) fn idle(stem: &str, status: &'static str) -> PluginView {
     PluginView {
         name: stem.to_owned(),
         status,
+        kind: None,
         digest: None,
         deployed_ms: None,
         deployed_by: None,
@@ -30,6 +31,7 @@ pub(super) fn active(stem: &str, active: &Active, trial: Option<&Trial>, problem
     let record = &active.record;
     let last = record.history.last();
     PluginView {
+        kind: active.kind,
         digest: runs.then(|| record.digest.to_string()),
         deployed_ms: runs.then_some(record.deployed_ms),
         deployed_by: last.filter(|_| runs).map(|last| last.cause.as_str()),

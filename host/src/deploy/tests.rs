@@ -63,6 +63,10 @@ impl Loader for TextLoader {
         }
         Ok(Arc::new(text))
     }
+
+    fn kind(_program: &String) -> Option<&'static str> {
+        None
+    }
 }
 
 /// A bus that only remembers what it was told.

@@ -180,7 +180,7 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
                 }
             };
             if let Some((manifest, reason)) = down {
-                let mut active = active_of(record, manifest.as_deref().unwrap_or(&Manifest::default()));
+                let mut active = active_of(record, manifest.as_deref().unwrap_or(&Manifest::default()), None);
                 active.down = Some(format!("the version that ran before could not be started: {reason}"));
                 self.known.active.insert(stem, active);
                 continue;
@@ -229,7 +229,7 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
             self.fallbacks.remove(stem);
         }
         self.stuck.remove(stem);
-        self.known.active.insert(stem.to_owned(), active_of(record, &ready.manifest));
+        self.known.active.insert(stem.to_owned(), active_of(record, &ready.manifest, L::kind(&ready.program)));
         self.running.insert(stem.to_owned(), ready);
         Ok(())
     }
@@ -313,7 +313,10 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
                 match self.load(stem, bytes.clone(), manifest.clone())? {
                     Ok(program) => program,
                     Err(failure) => {
-                        let file = self.inbox.path(stem, failure.extension());
+                        let file = match failure {
+                            LoadFailure::Component(_) => self.inbox.component_path(stem),
+                            LoadFailure::Manifest(_) => self.inbox.path(stem, "toml"),
+                        };
                         let problem = format!("{}: {failure}", file.display());
                         self.fail(stem, Some(version), problem, false);
                         return Ok(Deployed::Decided);
@@ -480,8 +483,9 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
     }
 }
 
-fn active_of(record: PluginRecord, manifest: &Manifest) -> Active {
+fn active_of(record: PluginRecord, manifest: &Manifest, kind: Option<&'static str>) -> Active {
     Active {
+        kind,
         record,
         subscriptions: manifest.subscriptions.iter().map(|spec| spec.name.clone()).collect(),
         publish: manifest.publish.iter().map(ToString::to_string).collect(),

@@ -16,6 +16,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component as WasmComponent;
 use xxhash_rust::xxh3::Xxh3Default;
 
+use super::wrap;
 use crate::limits::ARTIFACTS_MAX;
 use crate::outcome::Digest;
 
@@ -54,6 +55,8 @@ impl Artifacts {
         }
         let mut hasher = Xxh3Default::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
+        // What is compiled of a module is the module as it was wrapped.
+        wrap::SOURCES.hash(&mut hasher);
         Ok(Self { folder, engine_hash: hasher.finish() })
     }
 

@@ -10,18 +10,21 @@ use std::time::{Duration, Instant};
 use tokio::time::Sleep;
 use wasmtime::component::TypedFunc;
 use wasmtime::{PoolConcurrencyLimitError, Store};
+use wasmtime_wasi::I32Exit;
 
+use super::command::{self, CommandCall};
 use super::engine::InstancePermit;
 use super::guest::{Call, Guest};
 use super::http::Outbound;
-use super::load::Component;
-use super::records::{DeliveryRecord, HandleParams, HandleResults, MessageRecord};
+use super::kind::Kind;
+use super::load::{Component, EntryPoint};
+use super::records::{DeliveryRecord, Failure, HandleParams, HandleResults, MessageRecord};
 use super::secrets::{SecretError, Secrets};
 use super::{CallError, Called, Effects, Offer, StateSource, ending, imports};
 use crate::limits::{GUEST_HANDOVER_BYTES_MAX, GUEST_RESOURCES_MAX, INSTANCE_CALLS_MAX};
 use crate::message::Message;
 use crate::outcome::{Digest, Outcome};
-use crate::policy::{GuestLimits, Manifest};
+use crate::policy::{CommandPolicy, GuestLimits, Manifest};
 use crate::topic::TopicFilter;
 
 /// A version of a consumer, ready to run: its component with what its manifest grants. Clones are the
@@ -37,6 +40,7 @@ pub(super) struct Version {
     pub(super) limits: GuestLimits,
     pub(super) publish: Vec<TopicFilter>,
     pub(super) config: BTreeMap<String, String>,
+    pub(super) command: Option<CommandPolicy>,
     pub(super) secrets: Secrets,
     pub(super) outbound: Outbound,
 }
@@ -46,10 +50,25 @@ pub struct Instance {
     // Dropped before the permit, so that the pool has its room back when the next one is permitted.
     store: Store<Guest>,
     /// Absent while the instance is being set up.
-    handle: Option<TypedFunc<HandleParams<'static>, HandleResults>>,
+    entry: Option<Entry>,
     calls: u32,
     version: Arc<Version>,
     _permit: InstancePermit,
+}
+
+/// What a call enters by, ready to be called.
+#[derive(Clone, Copy)]
+enum Entry {
+    Handle(TypedFunc<HandleParams<'static>, HandleResults>),
+    Start(TypedFunc<(), ()>),
+    Run(TypedFunc<(), (Result<(), ()>,)>),
+}
+
+/// How a call that ended by itself came back.
+enum Returned {
+    Handled(Result<(), Failure>),
+    /// A command's exit code.
+    Exited(i32),
 }
 
 impl Program {
@@ -67,6 +86,7 @@ impl Program {
             limits: manifest.limits.clone(),
             publish: manifest.publish.clone(),
             config: manifest.config.clone(),
+            command: manifest.command.clone(),
             secrets,
             outbound,
         };
@@ -81,6 +101,10 @@ impl Program {
     /// The consumer's file stem.
     pub fn consumer(&self) -> &Arc<str> {
         &self.version.consumer
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.version.component.kind()
     }
 
     pub fn digest(&self) -> Digest {
@@ -112,7 +136,15 @@ impl Program {
                 guest.begin(Call::new(message, offer, state, message_data_bytes_max, key_buffer));
                 instance
             }
-            None => self.prepare(Call::new(message, offer, state, message_data_bytes_max, String::new()))?,
+            None => {
+                let mut instance =
+                    self.prepare(Call::new(message, offer, state, message_data_bytes_max, String::new()))?;
+                if self.kind() == Kind::Command {
+                    let command = CommandCall::new(&self.version, message, offer);
+                    instance.store.data_mut().command = Some(Box::new(command));
+                }
+                instance
+            }
         };
         let fresh = instance.calls == 0;
 
@@ -122,6 +154,12 @@ impl Program {
         };
 
         let guest = instance.store.data_mut();
+        let exited = match &ended {
+            Some(Ok(Returned::Exited(code))) => Some(*code),
+            Some(Err(error)) => error.downcast_ref::<I32Exit>().map(|exit| exit.0),
+            _ => None,
+        };
+        let command_outcome = command::ended(exited, guest, message);
         imports::report_dropped_lines(guest);
         if let Some(unreadable) = guest.call.unreadable.take() {
             return Err(CallError::State(unreadable));
@@ -130,13 +168,18 @@ impl Program {
             return Err(CallError::Internal("a call lost the source of its state".to_owned()));
         };
         let effects = guest.call.take_effects();
-        let (outcome, reusable) = match ended {
-            Some(Ok(result)) => {
+        let (outcome, reusable) = match (command_outcome, ended) {
+            // A process has one end.
+            (Some(outcome), _) => (outcome, false),
+            (None, Some(Ok(Returned::Handled(result)))) => {
                 let reusable = instance.calls < INSTANCE_CALLS_MAX && !guest.leaves_requests_open();
                 (ending::returned(result), reusable)
             }
-            Some(Err(error)) => (self.failed(&error, guest)?, false),
-            None => (Outcome::TimedOut { limit: offer.timeout }, false),
+            (None, Some(Ok(Returned::Exited(_)))) => {
+                return Err(CallError::Internal("a consumer that is no command exited as one".to_owned()));
+            }
+            (None, Some(Err(error))) => (self.failed(&error, guest)?, false),
+            (None, None) => (Outcome::TimedOut { limit: offer.timeout }, false),
         };
         if reusable {
             *slot = Some(instance);
@@ -159,7 +202,7 @@ impl Program {
         store.set_hostcall_fuel(GUEST_HANDOVER_BYTES_MAX);
         store.set_max_component_handles(GUEST_RESOURCES_MAX);
         store.epoch_deadline_async_yield_and_update(1);
-        Ok(Instance { store, handle: None, calls: 0, version: Arc::clone(&self.version), _permit: permit })
+        Ok(Instance { store, entry: None, calls: 0, version: Arc::clone(&self.version), _permit: permit })
     }
 
     /// Tells the guest's failures from the host's.
@@ -177,24 +220,41 @@ impl Program {
 
 impl Instance {
     /// Sets the instance up if it is new, and has it handle the message.
-    async fn run(&mut self, message: &Message, offer: &Offer) -> wasmtime::Result<Result<(), super::records::Failure>> {
+    async fn run(&mut self, message: &Message, offer: &Offer) -> wasmtime::Result<Returned> {
         self.store.set_epoch_deadline(1);
-        let handle = match self.handle {
-            Some(handle) => handle,
+        let entry = match self.entry {
+            Some(entry) => entry,
             None => {
                 let loaded = self.version.component.loaded();
                 let instance = loaded.pre.instantiate_async(&mut self.store).await?;
-                let handle = instance.get_typed_func(&mut self.store, loaded.handle)?;
-                *self.handle.insert(handle)
+                let store = &mut self.store;
+                let entry = match loaded.entry {
+                    EntryPoint::Handle(index) => Entry::Handle(instance.get_typed_func(store, index)?),
+                    EntryPoint::Start(index) => Entry::Start(instance.get_typed_func(store, index)?),
+                    EntryPoint::Run(index) => Entry::Run(instance.get_typed_func(store, index)?),
+                };
+                *self.entry.insert(entry)
             }
         };
         self.calls += 1;
         self.store.data_mut().call.handling = true;
-        // The function type is kept for `'static`, and is as good for the shorter life of one message.
-        let handle: TypedFunc<HandleParams<'_>, HandleResults> = handle;
-        let params = (MessageRecord::from(message), DeliveryRecord::new(message, offer));
-        let (result,) = handle.call_async(&mut self.store, params).await?;
-        Ok(result)
+        match entry {
+            Entry::Handle(handle) => {
+                // The function type is kept for `'static`, and is as good for the shorter life of one message.
+                let handle: TypedFunc<HandleParams<'_>, HandleResults> = handle;
+                let params = (MessageRecord::from(message), DeliveryRecord::new(message, offer));
+                let (result,) = handle.call_async(&mut self.store, params).await?;
+                Ok(Returned::Handled(result))
+            }
+            Entry::Start(start) => {
+                start.call_async(&mut self.store, ()).await?;
+                Ok(Returned::Exited(0))
+            }
+            Entry::Run(run) => {
+                let (result,) = run.call_async(&mut self.store, ()).await?;
+                Ok(Returned::Exited(i32::from(result.is_err())))
+            }
+        }
     }
 }
 

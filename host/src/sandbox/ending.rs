@@ -39,6 +39,14 @@ pub(super) fn failed(error: &wasmtime::Error, guest: &Guest) -> Outcome {
     }
 }
 
+/// What the call printed last, or this where it printed nothing.
+pub(super) fn printed_or(guest: &Guest, otherwise: &str) -> String {
+    match guest.output_tail(EVIDENCE_TEXT_BYTES_MAX) {
+        printed if printed.is_empty() => otherwise.to_owned(),
+        printed => clipped(printed),
+    }
+}
+
 /// Why a call ended, what it printed last, and where it was.
 fn report(error: &wasmtime::Error, guest: &Guest) -> String {
     let mut text = String::new();

@@ -10,8 +10,9 @@ use wasmtime_wasi::{WasiCtxView, WasiView};
 use wasmtime_wasi_http::WasiHttpCtxView;
 
 use super::call::Version;
+use super::command::CommandCall;
 use super::http::{Http, Sending};
-use super::output::Wasi;
+use super::output::{Output, Wasi};
 use super::records::StateRefusal;
 use super::{Effects, Offer, StateFull, StateSource, StateUnreadable};
 use crate::limits;
@@ -26,6 +27,8 @@ pub(super) struct Guest {
     pub(super) version: Arc<Version>,
     pub(super) limiter: Limiter,
     pub(super) call: Call,
+    /// Where the instance is a process.
+    pub(super) command: Option<Box<CommandCall>>,
     /// Made when the guest first asks for something of WASI; most calls of most guests never do.
     wasi: Option<Box<Wasi>>,
     http: Option<Box<Http>>,
@@ -34,7 +37,7 @@ pub(super) struct Guest {
 impl Guest {
     pub(super) fn new(version: Arc<Version>, call: Call) -> Self {
         let limiter = Limiter::new(version.limits.memory_bytes);
-        Self { version, limiter, call, wasi: None, http: None }
+        Self { version, limiter, call, command: None, wasi: None, http: None }
     }
 
     /// Makes the store ready for its next message.
@@ -57,7 +60,8 @@ impl Guest {
 
     pub(super) fn http_parts(&mut self) -> (&mut Http, &mut ResourceTable) {
         let http = self.http.get_or_insert_with(|| Box::new(Http::new(Arc::clone(&self.version))));
-        (http, self.wasi.get_or_insert_with(|| Box::new(Wasi::new())).view().table)
+        let command = self.command.as_deref();
+        (http, self.wasi.get_or_insert_with(|| Box::new(Wasi::of(command))).view().table)
     }
 
     /// The view for the one function that sends a request.
@@ -65,6 +69,19 @@ impl Guest {
         let sending = self.call.sending();
         let (http, table) = self.http_parts();
         http.sending(table, sending)
+    }
+
+    fn wasi(&mut self) -> &mut Wasi {
+        let command = self.command.as_deref();
+        self.wasi.get_or_insert_with(|| Box::new(Wasi::of(command)))
+    }
+
+    /// Where what a wrapped module prints goes: to 1 (stdout) or 2 (stderr).
+    pub(super) fn output(&mut self, file: u32) -> Output {
+        match &self.command {
+            Some(command) if file == 1 => command.stdout.clone(),
+            _ => self.wasi().output(),
+        }
     }
 
     /// The last bytes of what the call printed, at most `bytes_max`.
@@ -75,7 +92,7 @@ impl Guest {
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        self.wasi.get_or_insert_with(|| Box::new(Wasi::new())).view()
+        self.wasi().view()
     }
 }
 

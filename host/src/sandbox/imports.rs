@@ -9,16 +9,17 @@ use wasmtime_wasi::p2::bindings::io::error::Error as IoError;
 use wasmtime_wasi_http::p2::bindings::http::{outgoing_handler, types as http_types};
 use wasmtime_wasi_http::{WasiHttp, WasiHttpView};
 
-use super::guest::Guest;
+use super::guest::{Call, Guest};
 use super::records::{EntryRecord, Level, Outgoing, PublishRefusal, StateRefusal};
-use super::{http, publish, state};
+use super::{http, publish, shim, state};
 use crate::limits::GUEST_LOG_BYTES_MAX;
 
 /// What a component may import: interfaces, or whole packages of WASI 0.2. Toolchains import
 /// `wasi:filesystem` and `wasi:sockets` unasked: there is no folder to open, and every socket and look-up
 /// of a name is refused. `wasi:http` may be imported without any grant, so that one build serves manifests with and
 /// without one; then every request is refused.
-pub(super) const ALLOWED: [&str; 12] = [
+pub(super) const ALLOWED: [&str; 13] = [
+    shim::HOST,
     "sandpost:consumer/types@0.1.0",
     "sandpost:consumer/bus@0.1.0",
     "sandpost:consumer/state@0.1.0",
@@ -60,6 +61,7 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
             Ok((http::code_of(store.data_mut(), &error)?,))
         })?;
     linker.allow_shadowing(false);
+    shim::link(linker)?;
     linker.instance("sandpost:consumer/types@0.1.0")?;
 
     let mut bus = linker.instance("sandpost:consumer/bus@0.1.0")?;
@@ -114,30 +116,39 @@ macro_rules! consumer_event {
 
 /// `log.write`
 fn write_log(mut store: Store<'_>, level: Level, text: &WasmStr) -> wasmtime::Result<()> {
-    let bytes = {
-        let text = text.to_str(&store)?;
-        let guest = store.data();
-        if guest.call.log_bytes + text.len() > GUEST_LOG_BYTES_MAX {
-            None
-        } else {
-            let line = printable(&text);
-            match level {
-                Level::Trace => consumer_event!(TRACE, guest, line),
-                Level::Debug => consumer_event!(DEBUG, guest, line),
-                Level::Info => consumer_event!(INFO, guest, line),
-                Level::Warn => consumer_event!(WARN, guest, line),
-                Level::Error => consumer_event!(ERROR, guest, line),
-            }
-            Some(text.len())
-        }
-    };
-    let call = &mut store.data_mut().call;
+    let bytes = log_line(store.data(), level, &text.to_str(&store)?);
+    charge_line(&mut store.data_mut().call, bytes);
+    Ok(())
+}
+
+/// Logs a line that stands in the host's memory.
+pub(super) fn log_text(guest: &mut Guest, level: Level, text: &str) {
+    let bytes = log_line(guest, level, text);
+    charge_line(&mut guest.call, bytes);
+}
+
+/// Answers how many bytes were logged, or `None` where the call has logged as much as it may.
+fn log_line(guest: &Guest, level: Level, text: &str) -> Option<usize> {
+    if guest.call.log_bytes + text.len() > GUEST_LOG_BYTES_MAX {
+        return None;
+    }
+    let line = printable(text);
+    match level {
+        Level::Trace => consumer_event!(TRACE, guest, line),
+        Level::Debug => consumer_event!(DEBUG, guest, line),
+        Level::Info => consumer_event!(INFO, guest, line),
+        Level::Warn => consumer_event!(WARN, guest, line),
+        Level::Error => consumer_event!(ERROR, guest, line),
+    }
+    Some(text.len())
+}
+
+fn charge_line(call: &mut Call, bytes: Option<usize>) {
     match bytes {
         // An empty line costs something too.
         Some(bytes) => call.log_bytes += bytes.max(16),
         None => call.log_lines_dropped += 1,
     }
-    Ok(())
 }
 
 /// Tells once, at the end of a call, how many of its lines were dropped.

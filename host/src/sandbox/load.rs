@@ -1,5 +1,6 @@
 //! From a file's bytes to a component that is compiled, checked and linked.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use sha2::Digest as _;
@@ -9,12 +10,16 @@ use wasmtime::component::{Component as WasmComponent, ComponentExportIndex, Inst
 use super::engine::{Sandbox, Shared};
 use super::guest::Guest;
 use super::imports::{ALLOWED, is_allowed};
-use super::signature;
+use super::kind::Kind;
+use super::module::{self, Form};
+use super::{signature, wrap};
 use crate::limits::COMPONENT_BYTES_MAX;
 use crate::outcome::Digest;
 
 /// The export that every consumer has. Its name is its version.
 const HANDLE: &str = "handle";
+/// The export of a command that is a component, in any version of WASI 0.2.
+const CLI_RUN: &str = "wasi:cli/run@0.2.";
 
 /// `handle` as `sdk/wit/consumer.wit` declares it, in the words of [`signature::describe`].
 pub(super) const HANDLE_SIGNATURE: &str = "func(\
@@ -33,25 +38,64 @@ pub enum LoadError {
     TooLarge { bytes: usize, bytes_max: usize },
     #[error("it is empty")]
     Empty,
-    #[error("it is WebAssembly text; compile it to a binary component first")]
-    Text,
+    #[error("it is WebAssembly text with an error in it: {error}")]
+    Text { error: String },
     #[error("it is no WebAssembly: it begins with the bytes {begins}")]
     NotWasm { begins: String },
-    #[error(
-        "it is a core WebAssembly module, and a consumer is a component: build it for the target \
-         wasm32-wasip2, or make a component of it with `wasm-tools component new`"
-    )]
-    CoreModule,
-    #[error("it is no valid component: {error}")]
+    #[error("it is no valid WebAssembly: {error}")]
     Invalid { error: String },
-    #[error("it imports {}, which no consumer is given; it may import {}", listed(.imports), ALLOWED.join(", "))]
+    /// A core module, as the rest that speak of modules.
+    #[error("it is a core module that exports neither `{HANDLE}` nor `_start`, but {}: {hint}", listed(.exports))]
+    NoEntry { exports: Vec<String>, hint: &'static str },
+    #[error("it is a core module that exports no `{name}`: {hint}")]
+    MissingExport { name: &'static str, hint: &'static str },
+    #[error("it is a core module that imports {}, which nothing provides: {hint}", listed(.imports))]
+    ModuleImport { imports: Vec<String>, hint: &'static str },
+    #[error("it is a core module, and no component can be made of it: {error}")]
+    Wrap { error: String },
+    #[error(
+        "it imports {}, which no consumer is given{}; it may import {}",
+        listed(.imports), import_hint(.imports), ALLOWED.join(", ")
+    )]
     Import { imports: Vec<String> },
     #[error("what it imports does not match what the bus has: {error}")]
     ImportMismatch { error: String },
-    #[error("it exports no function `{HANDLE}`, but {}; expected `{HANDLE}: {HANDLE_SIGNATURE}`", listed(.exports))]
+    #[error(
+        "it exports no function `{HANDLE}`, but {}; expected `{HANDLE}: {HANDLE_SIGNATURE}`{}",
+        listed(.exports), export_hint(.exports)
+    )]
     NoHandle { exports: Vec<String> },
-    #[error("its export `{HANDLE}` does not fit: found `{found}`; expected `{HANDLE_SIGNATURE}`")]
+    #[error("its export `{HANDLE}` does not fit: found `{found}`; expected `{HANDLE_SIGNATURE}`{}", handle_hint(.found))]
     WrongHandle { found: String },
+}
+
+/// What to do about imports of another version of the contract, or of another platform.
+fn import_hint(imports: &[String]) -> &'static str {
+    if imports.iter().any(|import| import.starts_with("sandpost:consumer/")) {
+        " (this bus has sandpost:consumer@0.1.0: build against its sdk/wit)"
+    } else if imports.iter().any(|import| import.starts_with("wasi:") && import.contains("@0.3")) {
+        " (that is WASI 0.3, and consumers are of WASI 0.2: choose the synchronous target of the toolchain)"
+    } else {
+        ""
+    }
+}
+
+fn export_hint(exports: &[String]) -> &'static str {
+    if exports.iter().any(|export| export.starts_with("wasi:http/incoming-handler")) {
+        " (it serves HTTP, and a consumer handles messages)"
+    } else if exports.iter().any(|export| export.starts_with("sandpost:consumer/")) {
+        " (the function is exported by the world itself, and not by an interface: build it for the world `consumer` of sdk/wit)"
+    } else {
+        ""
+    }
+}
+
+fn handle_hint(found: &str) -> &'static str {
+    if found.starts_with("async ") {
+        " (it is an asynchronous export: build it as a synchronous one, with componentize-qjs by `--sync`)"
+    } else {
+        ""
+    }
 }
 
 fn listed(names: &[String]) -> String {
@@ -69,13 +113,27 @@ pub struct Component {
 
 pub(super) struct Loaded {
     pub(super) digest: Digest,
+    pub(super) kind: Kind,
     pub(super) pre: InstancePre<Guest>,
-    pub(super) handle: ComponentExportIndex,
+    pub(super) entry: EntryPoint,
     pub(super) shared: Arc<Shared>,
     imports: Vec<String>,
 }
 
+/// The export that a call enters by.
+pub(super) enum EntryPoint {
+    Handle(ComponentExportIndex),
+    /// `_start` of a wrapped module.
+    Start(ComponentExportIndex),
+    /// `wasi:cli/run`
+    Run(ComponentExportIndex),
+}
+
 impl Component {
+    pub fn kind(&self) -> Kind {
+        self.inner.kind
+    }
+
     /// SHA-256 of the bytes it was loaded from.
     pub fn digest(&self) -> Digest {
         self.inner.digest
@@ -95,25 +153,33 @@ impl Sandbox {
     /// Compiles, checks and links a component, or takes it from the artifacts. Blocks, for seconds where
     /// a large one must be compiled. `name` is what the log calls it.
     pub fn load(&self, name: &str, bytes: &[u8]) -> Result<Component, LoadError> {
-        check_kind(bytes)?;
+        let binary = binary(bytes)?;
+        let form = match encoding(&binary)? {
+            Encoding::Component => None,
+            Encoding::Module => Some(module::form(&binary)?),
+        };
         let shared = &self.shared;
         let digest = Digest(sha2::Sha256::digest(bytes).into());
         let (component, cached) = match shared.artifacts.get(&shared.engine, &digest) {
             Some(component) => (component, true),
             None => {
-                let compiled = WasmComponent::from_binary(&shared.engine, bytes);
+                let encoded = match form {
+                    None => binary,
+                    Some(form) => wrap::wrap(&binary, form)?.into(),
+                };
+                let compiled = WasmComponent::from_binary(&shared.engine, &encoded);
                 (compiled.map_err(|error| LoadError::Invalid { error: format!("{error:#}") })?, false)
             }
         };
-        let loaded = self.link(digest, &component)?;
+        let loaded = self.link(digest, form, &component)?;
         if !cached {
             shared.artifacts.put(&digest, &component);
         }
-        tracing::debug!(name, digest = digest.short(), cached, "a component was loaded");
+        tracing::debug!(name, digest = digest.short(), kind = loaded.kind.as_str(), cached, "a consumer was loaded");
         Ok(Component { inner: Arc::new(loaded) })
     }
 
-    fn link(&self, digest: Digest, component: &WasmComponent) -> Result<Loaded, LoadError> {
+    fn link(&self, digest: Digest, form: Option<Form>, component: &WasmComponent) -> Result<Loaded, LoadError> {
         let engine = &self.shared.engine;
         let ty = component.component_type();
         let imports: Vec<String> = ty.imports(engine).map(|(name, _)| name.to_owned()).collect();
@@ -124,32 +190,65 @@ impl Sandbox {
         let pre = self.shared.linker.instantiate_pre(component);
         let pre = pre.map_err(|error| LoadError::ImportMismatch { error: format!("{error:#}") })?;
 
-        let exports = || ty.exports(engine).map(|(name, _)| name.to_owned()).collect();
-        let Some(ComponentItem::ComponentFunc(function)) = ty.get_export(engine, HANDLE).map(|export| export.ty) else {
-            return Err(LoadError::NoHandle { exports: exports() });
-        };
-        let found = signature::describe(&function);
-        if found != HANDLE_SIGNATURE {
-            return Err(LoadError::WrongHandle { found });
+        let (kind, entry) = self.entry(form, component)?;
+        Ok(Loaded { digest, kind, pre, entry, shared: Arc::clone(&self.shared), imports })
+    }
+
+    /// Finds what a call enters by, and says so what kind the consumer is.
+    fn entry(&self, form: Option<Form>, component: &WasmComponent) -> Result<(Kind, EntryPoint), LoadError> {
+        let engine = &self.shared.engine;
+        let ty = component.component_type();
+        if form == Some(Form::Command)
+            && let Some(start) = component.get_export_index(None, "run")
+        {
+            return Ok((Kind::Command, EntryPoint::Start(start)));
         }
-        let Some(handle) = component.get_export_index(None, HANDLE) else {
-            return Err(LoadError::NoHandle { exports: exports() });
-        };
-        Ok(Loaded { digest, pre, handle, shared: Arc::clone(&self.shared), imports })
+        let exports = || ty.exports(engine).map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
+        if let Some(ComponentItem::ComponentFunc(function)) = ty.get_export(engine, HANDLE).map(|export| export.ty)
+            && let Some(handle) = component.get_export_index(None, HANDLE)
+        {
+            let found = signature::describe(&function);
+            if found != HANDLE_SIGNATURE {
+                return Err(LoadError::WrongHandle { found });
+            }
+            let kind = if form.is_some() { Kind::Module } else { Kind::Component };
+            return Ok((kind, EntryPoint::Handle(handle)));
+        }
+        let run = exports().into_iter().find(|name| name.starts_with(CLI_RUN)).and_then(|name| {
+            let interface = component.get_export_index(None, &name)?;
+            component.get_export_index(Some(&interface), "run")
+        });
+        match run {
+            Some(run) => Ok((Kind::Command, EntryPoint::Run(run))),
+            None => Err(LoadError::NoHandle { exports: exports() }),
+        }
     }
 }
 
-/// Tells what is no component by its first bytes, for a clearer word than a parser has.
-fn check_kind(bytes: &[u8]) -> Result<(), LoadError> {
+/// Makes a binary of text; what is no text stays as it is.
+fn binary(bytes: &[u8]) -> Result<Cow<'_, [u8]>, LoadError> {
     if bytes.len() > COMPONENT_BYTES_MAX {
         return Err(LoadError::TooLarge { bytes: bytes.len(), bytes_max: COMPONENT_BYTES_MAX });
     }
+    let begins = bytes.trim_ascii_start();
+    if !(begins.starts_with(b"(") || begins.starts_with(b";;")) {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    wat::parse_bytes(bytes).map_err(|error| LoadError::Text { error: error.to_string() })
+}
+
+enum Encoding {
+    Component,
+    Module,
+}
+
+/// Tells components from modules, and from what is neither, by the first bytes, for a clearer word than a parser has.
+fn encoding(bytes: &[u8]) -> Result<Encoding, LoadError> {
     match bytes {
         [] => Err(LoadError::Empty),
-        [0, b'a', b's', b'm', _, _, 1, 0, ..] => Ok(()),
-        [0, b'a', b's', b'm', _, _, 0, 0, ..] => Err(LoadError::CoreModule),
+        [0, b'a', b's', b'm', _, _, 1, 0, ..] => Ok(Encoding::Component),
+        [0, b'a', b's', b'm', _, _, 0, 0, ..] => Ok(Encoding::Module),
         [0, b'a', b's', b'm', ..] => Err(LoadError::Invalid { error: "its version is unknown".to_owned() }),
-        _ if bytes.trim_ascii_start().starts_with(b"(") => Err(LoadError::Text),
         _ => {
             let begins = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
             Err(LoadError::NotWasm { begins })

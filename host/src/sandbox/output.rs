@@ -7,9 +7,11 @@ use bytes::Bytes;
 use tokio::io::AsyncWrite;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
-use wasmtime_wasi::{WasiCtx, WasiCtxView};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView};
 
+use super::command::CommandCall;
 use crate::limits::{GUEST_OUTPUT_BYTES_MAX, GUEST_RANDOM_BYTES_MAX, GUEST_RESOURCES_MAX};
 
 /// Bytes that a guest may write to a stream at once; it is told so, and comes again with the rest.
@@ -23,11 +25,27 @@ pub(super) struct Wasi {
 }
 
 impl Wasi {
-    pub(super) fn new() -> Self {
-        let output = Output::default();
+    fn new() -> Self {
+        let output = Output::last(GUEST_OUTPUT_BYTES_MAX);
+        Self::with(output.clone(), output, &mut WasiCtx::builder())
+    }
+
+    /// That of an instance, which may be a command's.
+    pub(super) fn of(command: Option<&CommandCall>) -> Self {
+        command.map_or_else(Self::new, Self::of_command)
+    }
+
+    /// As a process has it that handles one message.
+    fn of_command(command: &CommandCall) -> Self {
         let mut builder = WasiCtx::builder();
+        builder.args(&command.args).envs(&command.environ).stdin(MemoryInputPipe::new(command.stdin.clone()));
+        Self::with(command.stdout.clone(), Output::last(GUEST_OUTPUT_BYTES_MAX), &mut builder)
+    }
+
+    /// `output` is what the evidence is taken from.
+    fn with(stdout: Output, output: Output, builder: &mut WasiCtxBuilder) -> Self {
         builder
-            .stdout(output.clone())
+            .stdout(stdout)
             .stderr(output.clone())
             .max_random_size(GUEST_RANDOM_BYTES_MAX)
             // Refused when a socket is made, so that a guest does not use up the host's descriptors either.
@@ -45,39 +63,83 @@ impl Wasi {
 
     /// Forgets what the last call printed.
     pub(super) fn clear_output(&mut self) {
-        self.output.with(VecDeque::clear);
+        self.output.with(|kept| kept.bytes.clear());
+    }
+
+    pub(super) fn output(&self) -> Output {
+        self.output.clone()
     }
 
     /// The last bytes that were printed, at most `bytes_max`, as text.
     pub(super) fn output_tail(&self, bytes_max: usize) -> String {
         self.output.with(|kept| {
-            let from = kept.len().saturating_sub(bytes_max);
-            let bytes: Vec<u8> = kept.range(from..).copied().collect();
+            let from = kept.bytes.len().saturating_sub(bytes_max);
+            let bytes: Vec<u8> = kept.bytes.range(from..).copied().collect();
             String::from_utf8_lossy(&bytes).trim().to_owned()
         })
     }
 }
 
-/// stdout and stderr of one instance, in the order in which they were written. The last
-/// [`GUEST_OUTPUT_BYTES_MAX`] bytes are kept: the reason for a failure is printed last.
+/// What one instance writes to a stream, or to several in the order in which they are written.
 ///
 /// A mutex, because WASI's streams are owned by its table and written through their own handles; only
 /// the thread that runs the guest ever takes it.
-#[derive(Clone, Default)]
-struct Output(Arc<Mutex<VecDeque<u8>>>);
+#[derive(Clone)]
+pub(super) struct Output(Arc<Mutex<Kept>>);
+
+struct Kept {
+    bytes: VecDeque<u8>,
+    bytes_max: usize,
+    /// Which ones are kept of more than that.
+    end: End,
+    /// Bytes that were not kept.
+    lost: u64,
+}
+
+#[derive(Clone, Copy)]
+enum End {
+    First,
+    Last,
+}
 
 impl Output {
-    fn with<T>(&self, use_it: impl FnOnce(&mut VecDeque<u8>) -> T) -> T {
+    /// Keeps the last bytes: the reason for a failure is printed last.
+    fn last(bytes_max: usize) -> Self {
+        Self::new(bytes_max, End::Last)
+    }
+
+    /// Keeps the first bytes, and counts what is lost of the rest.
+    pub(super) fn first(bytes_max: usize) -> Self {
+        Self::new(bytes_max, End::First)
+    }
+
+    fn new(bytes_max: usize, end: End) -> Self {
+        Self(Arc::new(Mutex::new(Kept { bytes: VecDeque::new(), bytes_max, end, lost: 0 })))
+    }
+
+    fn with<T>(&self, use_it: impl FnOnce(&mut Kept) -> T) -> T {
         use_it(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn keep(&self, bytes: &[u8]) {
-        let bytes = &bytes[bytes.len().saturating_sub(GUEST_OUTPUT_BYTES_MAX)..];
-        self.with(|kept| {
-            let excess = (kept.len() + bytes.len()).saturating_sub(GUEST_OUTPUT_BYTES_MAX);
-            kept.drain(..excess);
-            kept.extend(bytes);
+    pub(super) fn keep(&self, bytes: &[u8]) {
+        self.with(|kept| match kept.end {
+            End::First => {
+                let (kept_too, lost) = bytes.split_at(bytes.len().min(kept.bytes_max - kept.bytes.len()));
+                kept.bytes.extend(kept_too);
+                kept.lost += lost.len() as u64;
+            }
+            End::Last => {
+                let bytes = &bytes[bytes.len().saturating_sub(kept.bytes_max)..];
+                let excess = (kept.bytes.len() + bytes.len()).saturating_sub(kept.bytes_max);
+                kept.bytes.drain(..excess);
+                kept.bytes.extend(bytes);
+            }
         });
+    }
+
+    /// Takes what was kept, with how many bytes were not.
+    pub(super) fn take(&self) -> (Vec<u8>, u64) {
+        self.with(|kept| (std::mem::take(&mut kept.bytes).into(), std::mem::take(&mut kept.lost)))
     }
 }
 
@@ -153,9 +215,19 @@ mod tests {
             wasi.output.keep(&[b'x'; 10_000]);
         }
         wasi.output.keep(b"the reason\n");
-        wasi.output.with(|kept| assert_eq!(kept.len(), GUEST_OUTPUT_BYTES_MAX));
+        wasi.output.with(|kept| assert_eq!(kept.bytes.len(), GUEST_OUTPUT_BYTES_MAX));
         assert_eq!(wasi.output_tail(12), "xthe reason");
         wasi.output.keep(&vec![b'y'; GUEST_OUTPUT_BYTES_MAX + 1]);
-        wasi.output.with(|kept| assert!(kept.len() == GUEST_OUTPUT_BYTES_MAX && !kept.contains(&b'x')));
+        wasi.output.with(|kept| assert!(kept.bytes.len() == GUEST_OUTPUT_BYTES_MAX && !kept.bytes.contains(&b'x')));
+    }
+
+    #[test]
+    fn keeps_the_first_bytes_and_counts_the_others() {
+        let output = Output::first(5);
+        output.keep(b"one");
+        output.keep(b"two");
+        output.keep(b"three");
+        assert_eq!(output.take(), (b"onetw".to_vec(), 6));
+        assert_eq!(output.take(), (Vec::new(), 0));
     }
 }

@@ -23,23 +23,41 @@ const RESERVED_ATTRIBUTES: [&str; 8] =
 pub(super) fn publish(mut store: StoreContextMut<'_, Guest>, outgoing: &Outgoing) -> wasmtime::Result<Answer<()>> {
     // Nothing may be staged before there is a message whose acknowledgement would commit it.
     store.data_mut().call.source()?;
-    if store.data().call.publishes.len() >= limits::STAGED_MESSAGES_MAX {
-        let messages_max = limits::STAGED_MESSAGES_MAX;
-        return Ok(Err(PublishRefusal::TooMany(format!("one call publishes at most {messages_max} events"))));
+    // Before the event is copied out of the guest's memory.
+    if let Err(refusal) = check_count(&store.data().call) {
+        return Ok(Err(refusal));
     }
     let event = match read(&mut store, outgoing)? {
         Ok(event) => event,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    let call = &mut store.data_mut().call;
+    Ok(keep(&mut store.data_mut().call, event))
+}
+
+/// Stages an event that stands in the host's memory.
+pub(super) fn stage(guest: &mut Guest, parts: Parts<'_>) -> Answer<()> {
+    check_count(&guest.call)?;
+    let event = parts.into_event(&guest.call, &guest.version.publish)?;
+    keep(&mut guest.call, event)
+}
+
+fn check_count(call: &Call) -> Answer<()> {
+    let messages_max = limits::STAGED_MESSAGES_MAX;
+    if call.publishes.len() >= messages_max {
+        return Err(PublishRefusal::TooMany(format!("one call publishes at most {messages_max} events")));
+    }
+    Ok(())
+}
+
+fn keep(call: &mut Call, event: Event) -> Answer<()> {
     let bytes = call.staged_bytes + event.bytes();
-    if bytes > limits::STAGED_BYTES_MAX {
-        let bytes_max = limits::STAGED_BYTES_MAX;
-        return Ok(Err(PublishRefusal::TooMany(format!("one call stages at most {bytes_max} bytes"))));
+    let bytes_max = limits::STAGED_BYTES_MAX;
+    if bytes > bytes_max {
+        return Err(PublishRefusal::TooMany(format!("one call stages at most {bytes_max} bytes")));
     }
     call.staged_bytes = bytes;
     call.publishes.push(event);
-    Ok(Ok(()))
+    Ok(())
 }
 
 /// Reads the record out of the guest's memory, and copies only what passed its checks.
@@ -77,18 +95,18 @@ fn read(store: &mut StoreContextMut<'_, Guest>, outgoing: &Outgoing) -> wasmtime
     Ok(parts.into_event(&guest.call, &guest.version.publish))
 }
 
-/// An outgoing event as it lies in the guest's memory.
-struct Parts<'a> {
-    topic: Cow<'a, str>,
-    kind: Cow<'a, str>,
-    key: Option<Cow<'a, str>>,
-    id: Option<Cow<'a, str>>,
-    subject: Option<Cow<'a, str>>,
-    content_type: Option<Cow<'a, str>>,
-    attributes: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    data: &'a [u8],
-    deliver_at_ms: Option<u64>,
-    expires_ms: Option<u64>,
+/// An outgoing event as a guest gave it.
+pub(super) struct Parts<'a> {
+    pub(super) topic: Cow<'a, str>,
+    pub(super) kind: Cow<'a, str>,
+    pub(super) key: Option<Cow<'a, str>>,
+    pub(super) id: Option<Cow<'a, str>>,
+    pub(super) subject: Option<Cow<'a, str>>,
+    pub(super) content_type: Option<Cow<'a, str>>,
+    pub(super) attributes: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    pub(super) data: &'a [u8],
+    pub(super) deliver_at_ms: Option<u64>,
+    pub(super) expires_ms: Option<u64>,
 }
 
 impl Parts<'_> {

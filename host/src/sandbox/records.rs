@@ -136,6 +136,14 @@ pub(super) enum PublishRefusal {
     TooMany(String),
 }
 
+impl PublishRefusal {
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::NotGranted(text) | Self::Invalid(text) | Self::TooLarge(text) | Self::TooMany(text) => text,
+        }
+    }
+}
+
 /// `state.state-error`
 #[derive(Debug, PartialEq, Eq, ComponentType, Lower)]
 #[component(variant)]

@@ -3,6 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::policy::Stdout;
 use crate::topic::TopicName;
 
 const COMPLETE: &str = r#"
@@ -156,6 +157,42 @@ fn sizes_and_durations_carry_their_units() {
 
 /// Each manifest with what its refusal says, whole: place, key, reason, what is allowed.
 #[test]
+fn a_command_and_a_build_are_read() {
+    let text = r#"
+        [[subscription]]
+        topics = ["a"]
+        [grants]
+        publish = ["out.*"]
+        [command]
+        args = ["-v", "--all"]
+        stdout = { publish = "out.lines", content_type = "text/plain" }
+        [build]
+        command = "make"
+        output = "build/email.wasm"
+        watch = ["src"]
+    "#;
+    let manifest = parse("email", Path::new("email.toml"), text).unwrap();
+    let command = manifest.command.unwrap();
+    assert_eq!(command.args, ["-v", "--all"]);
+    let Stdout::Publish { topic, content_type } = command.stdout else { panic!("{:?}", command.stdout) };
+    assert_eq!((topic.as_str(), content_type.as_deref()), ("out.lines", Some("text/plain")));
+    let build = manifest.build.unwrap();
+    assert_eq!(build.command.as_deref(), Some("make"));
+    assert_eq!(build.output, Path::new("build/email.wasm"));
+    assert_eq!(build.watch, [Path::new("src")]);
+
+    let refusal = |line: &str| {
+        let text = format!("[[subscription]]\ntopics = [\"a\"]\n{line}\n");
+        parse("email", Path::new("email.toml"), &text).unwrap_err().to_string()
+    };
+    let ungranted = refusal("[command]\nstdout = { publish = \"elsewhere\" }");
+    assert!(ungranted.contains("email.toml:4") && ungranted.contains("[grants]"), "{ungranted}");
+    assert!(refusal("[command]\nstdout = \"file\"").contains("{ publish = TOPIC }"));
+    assert!(refusal("[command]\nstdout = { publish = \"$own\" }").contains("a topic"));
+    assert!(refusal("[build]\ncommand = \"make\"").contains("output"));
+}
+
+#[test]
 fn refusals_name_the_place_and_what_is_allowed() {
     let subscription = "[[subscription]]\ntopics = [\"a\"]\n";
     let table = [
@@ -167,7 +204,7 @@ fn refusals_name_the_place_and_what_is_allowed() {
         ("[[subscription]]\ntopics = [\"a\", \"a\"]", "plugins/email.toml:2: `subscription.topics[2]`: `a` is there twice".to_owned()),
         ("[subscription]\ntopics = [\"a\"]", "plugins/email.toml:1: `subscription`: it is a table; it must be a list of tables, each written as [[subscription]]".to_owned()),
         ("subscription = []", "plugins/email.toml:1: `subscription`: it is missing; a manifest declares at least one [[subscription]] with its `topics`".to_owned()),
-        ("limit = 1", "plugins/email.toml:1: `limit`: there is no such key here; allowed are `subscription`, `limits`, `grants`, `config`, `secrets`, `deploy`; did you mean `limits`?".to_owned()),
+        ("limit = 1", "plugins/email.toml:1: `limit`: there is no such key here; allowed are `subscription`, `limits`, `grants`, `config`, `secrets`, `deploy`, `command`, `build`; did you mean `limits`?".to_owned()),
         ("[[subscription]]\ntopics = [\"a\"]\nretry = { max_attempt = 3 }", "plugins/email.toml:3: `subscription.retry.max_attempt`: there is no such key here; allowed are `max_attempts`, `backoff`, `on_exhausted`; did you mean `max_attempts`?".to_owned()),
         ("[[subscription]]\ntopics = [\"a\"]\nretry = { max_attempts = 0 }", "plugins/email.toml:3: `subscription.retry.max_attempts`: `0` is not allowed; it must be a whole number from 1 to 1000".to_owned()),
         ("[[subscription]]\ntopics = [\"a\"]\nconcurrency = 1001", "plugins/email.toml:3: `subscription.concurrency`: `1001` is not allowed; it must be a whole number from 1 to 1000".to_owned()),
