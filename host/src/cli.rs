@@ -1,4 +1,5 @@
-//! The command line. All commands but `serve`, `compact` and `plugins deploy` only speak HTTP to a bus.
+//! The command line. All commands but `serve`, `compact`, `run`, `plugins check` and `plugins deploy` only speak HTTP to a
+//! bus.
 
 mod check;
 mod client;
@@ -10,12 +11,14 @@ mod failure;
 mod output;
 mod plugins;
 mod publish;
+mod run;
 mod scheduled;
 mod serve;
 mod state;
 mod subscriptions;
 mod tail;
 mod topics;
+mod workbench;
 
 use std::process::ExitCode;
 
@@ -59,6 +62,7 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     Publish(publish::PublishArgs),
     Tail(tail::TailArgs),
+    Run(run::RunArgs),
     Compact(compact::CompactArgs),
     /// List topics, read their messages, and take topics away
     Topics {
@@ -108,6 +112,7 @@ impl Cli {
         match &self.command {
             Command::Serve(args) => serve::run(args.config()?, output),
             Command::Publish(args) => publish::run(args, &client()?, output),
+            Command::Run(args) => run::run(args, output),
             Command::Compact(args) => compact::run(args, output),
             Command::Tail(args) => tail::run(args, &client()?, output),
             Command::Topics { command } => {

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 
 use crate::bus::Bus;
 
-pub(crate) use cloud_events::{DELIVER_AFTER, DELIVER_AT, EXPIRY};
+pub(crate) use cloud_events::{DELIVER_AFTER, DELIVER_AT, EXPIRY, EncodedEvent, Fill, Mode, decode};
 pub(crate) use problem::nearest;
 
 /// What the edge is told by the configuration.

@@ -113,6 +113,10 @@ pub struct Called {
     pub effects: Effects,
     pub state: Box<dyn StateSource>,
     pub duration: Duration,
+    /// What of it went into a new instance, before the guest's `handle` began.
+    pub set_up: Duration,
+    /// The instance's memory at the end of the call. It never shrinks.
+    pub memory_bytes: usize,
     /// Whether the instance had handled no other message before.
     pub fresh: bool,
 }

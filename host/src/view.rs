@@ -229,6 +229,8 @@ pub struct DeadLetterView {
     pub key: Option<String>,
     pub message_id: String,
     pub source: String,
+    /// What its consumer was given in every attempt.
+    pub idempotency_key: String,
     pub redrives: u32,
     /// Attempts made since the first delivery, uncharged and omitted ones included.
     pub attempts_total: u64,

@@ -186,5 +186,5 @@ pub(super) fn id_at(engine: &Engine, (subscription, offset): Place) -> Option<St
 
 fn view(engine: &Engine, letter: &DeadLetter, topics: &mut Topics) -> DeadLetterView {
     let name = engine.find_id(letter.subscription).map(|one| one.subscription.name.to_string()).unwrap_or_default();
-    views::dead_letter(&name, letter, topics.name(engine, letter.row.topic))
+    views::dead_letter(&engine.log.bus_id(letter.offset), &name, letter, topics.name(engine, letter.row.topic))
 }

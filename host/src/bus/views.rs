@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use uuid::Uuid;
+
+use crate::dispatch::runner::idempotency_key;
 use crate::engine::{Engine, Enrolled};
 use crate::log::{DeadLetter, ReadBounds};
 use crate::outcome::{Attempt, DeadReason, Excuse, OutcomeKind};
@@ -74,7 +77,8 @@ pub(super) fn subscription(
 }
 
 /// The message is added by the caller where it is asked for.
-pub(super) fn dead_letter(subscription: &str, letter: &DeadLetter, topic: &str) -> DeadLetterView {
+/// `bus` is the id under which the message was accepted.
+pub(super) fn dead_letter(bus: &Uuid, subscription: &str, letter: &DeadLetter, topic: &str) -> DeadLetterView {
     let row = &letter.row;
     DeadLetterView {
         id: format!("{subscription}:{}", letter.offset),
@@ -89,6 +93,7 @@ pub(super) fn dead_letter(subscription: &str, letter: &DeadLetter, topic: &str) 
         key: row.key.clone(),
         message_id: row.message_id.clone(),
         source: row.source.clone(),
+        idempotency_key: idempotency_key(bus, subscription, letter.offset),
         redrives: row.history.redrives,
         attempts_total: row.history.attempts.len() as u64 + row.history.omitted,
         attempts: row.history.attempts.iter().map(attempt).collect(),

@@ -1,30 +1,28 @@
 //! `sandpost plugins check`: what would become of a component and its manifest, without a bus.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
 
 use super::failure::Failure;
-use super::output::Output;
-use crate::deploy::manifest;
-use crate::limits::{COMPONENT_BYTES_MAX, MANIFEST_BYTES_MAX};
+use super::output::{Output, duration};
+use super::workbench::{self, Workbench};
+use crate::limits::COMPONENT_BYTES_MAX;
 use crate::policy::{Manifest, SecretSource};
-use crate::sandbox::{Component, Sandbox, SandboxOptions};
 
-/// Check a component and its manifest without deploying them.
+/// Check a consumer and its manifest without deploying them.
 ///
-/// The component is compiled and linked as the bus would do it, and the manifest is read. Printed is what
-/// the component imports and what the manifest grants; what it may miss is noted.
+/// The consumer is compiled and linked as the bus would do it, and the manifest is read, where there is one. Printed is
+/// which kind of consumer it is, what it imports and what the manifest grants; what it may miss is noted.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   sandpost plugins check target/wasm32-wasip2/release/email.wasm --manifest email.toml")]
 pub(super) struct CheckArgs {
-    /// The component
-    #[arg(value_name = "FILE.wasm")]
+    /// The consumer: a .wasm file of any kind, or a .wat file
+    #[arg(value_name = "FILE")]
     component: PathBuf,
     /// The manifest; otherwise the file of the same stem beside the component
     #[arg(long, value_name = "FILE.toml")]
@@ -36,14 +34,23 @@ pub(super) fn run(args: &CheckArgs, output: &Output) -> Result<(), Failure> {
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let manifest_path = args.manifest.clone().unwrap_or_else(|| path.with_extension("toml"));
     // Both are looked at, so that one run tells all that is wrong.
-    let component = load(stem, path);
-    let manifest = parse(stem, &manifest_path);
-    let (component, manifest) = match (component, manifest) {
+    let workbench = Workbench::new()?;
+    let component = workbench::read(path, COMPONENT_BYTES_MAX).and_then(|bytes| {
+        let (component, compiled_in) = workbench.load(stem, path, &bytes)?;
+        Ok((component, compiled_in, bytes.len()))
+    });
+    // What it would need is told without one too.
+    let has_manifest = args.manifest.is_some() || manifest_path.is_file();
+    let manifest = if has_manifest { workbench::manifest(stem, &manifest_path) } else { Ok(Manifest::default()) };
+    let ((component, compiled_in, bytes), manifest) = match (component, manifest) {
         (Ok(component), Ok(manifest)) => (component, manifest),
         (Err(one), Err(other)) => return Err(Failure::Failed(format!("{one}\n{other}"))),
         (Err(problem), Ok(_)) | (Ok(_), Err(problem)) => return Err(Failure::Failed(problem)),
     };
-    let notes = notes(component.imports(), &manifest);
+    let mut notes = notes(component.imports(), &manifest);
+    if !has_manifest {
+        notes.insert(0, format!("it has no manifest: there is no {}", manifest_path.display()));
+    }
     let topics = |filters: &[crate::topic::TopicFilter]| filters.iter().map(ToString::to_string).collect::<Vec<_>>();
     let subscriptions: Vec<(&str, Vec<String>)> =
         manifest.subscriptions.iter().map(|spec| (spec.name.as_str(), topics(&spec.topics))).collect();
@@ -56,6 +63,9 @@ pub(super) fn run(args: &CheckArgs, output: &Output) -> Result<(), Failure> {
         return output.line(
             json!({
                 "name": stem,
+                "kind": component.kind().as_str(),
+                "bytes": bytes,
+                "compile_us": u64::try_from(compiled_in.as_micros()).unwrap_or(u64::MAX),
                 "digest": component.digest().to_string(),
                 "imports": component.imports(),
                 "subscriptions": subscriptions,
@@ -77,9 +87,17 @@ pub(super) fn run(args: &CheckArgs, output: &Output) -> Result<(), Failure> {
     }
     output.facts(&[
         ("name", stem.to_owned()),
+        ("kind", component.kind().to_string()),
         ("digest", component.digest().to_string()),
-        ("imports", or_nothing(component.imports().to_vec())),
-        ("subscriptions", declared),
+        (
+            "size",
+            format!(
+                "{bytes} bytes, compiled or loaded in {}",
+                duration(u64::try_from(compiled_in.as_micros()).unwrap_or(u64::MAX))
+            ),
+        ),
+        ("imports", imports(component.imports())),
+        ("subscriptions", if declared.is_empty() { "none".to_owned() } else { declared }),
         ("may publish", or_nothing(topics(&manifest.publish))),
         ("may request", or_nothing(http)),
         ("secrets", or_nothing(secrets)),
@@ -94,36 +112,22 @@ pub(super) fn run(args: &CheckArgs, output: &Output) -> Result<(), Failure> {
     notes.iter().try_for_each(|note| output.line(format!("note: {note}")))
 }
 
-fn load(stem: &str, path: &Path) -> Result<Component, String> {
-    let bytes = read(path, COMPONENT_BYTES_MAX)?;
-    let scratch = Scratch(std::env::temp_dir().join(format!("sandpost-check-{}", std::process::id())));
-    let options = SandboxOptions { instances_max: 1, pooling: false, ..SandboxOptions::new(&scratch.0) };
-    let sandbox = Sandbox::new(options).map_err(|error| error.to_string())?;
-    sandbox.load(stem, &bytes).map_err(|error| format!("{}: {error}", path.display()))
-}
-
-/// A folder for the compiled component, which is of no use afterwards.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What is left in the folder for temporary files is the system's to remove.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn parse(stem: &str, path: &Path) -> Result<Manifest, String> {
-    let text = String::from_utf8(read(path, MANIFEST_BYTES_MAX)?);
-    let text = text.map_err(|_| format!("{} is not UTF-8 text", path.display()))?;
-    manifest::parse(stem, path, &text).map_err(|error| error.to_string())
-}
-
-fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, String> {
-    let metadata = fs::metadata(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
-    if metadata.len() > bytes_max as u64 {
-        return Err(format!("{} has {} bytes; at most {bytes_max} are accepted", path.display(), metadata.len()));
-    }
-    fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))
+/// What a consumer imports, in groups that mean something to people.
+fn imports(imports: &[String]) -> String {
+    const GROUPS: [(&str, &str); 9] = [
+        ("sandpost:consumer/bus@", "publishing"),
+        ("sandpost:consumer/state@", "state"),
+        ("sandpost:consumer/config@", "configuration"),
+        ("sandpost:consumer/log@", "log"),
+        ("wasi:http/outgoing-handler@", "HTTP requests"),
+        ("wasi:clocks/", "clocks"),
+        ("wasi:random/", "random numbers"),
+        ("wasi:filesystem/", "files"),
+        ("wasi:sockets/", "sockets"),
+    ];
+    let used = GROUPS.iter().filter(|(prefix, _)| imports.iter().any(|import| import.starts_with(prefix)));
+    let groups: Vec<_> = used.map(|(_, name)| *name).collect();
+    if groups.is_empty() { "nothing but WASI's streams".to_owned() } else { groups.join(", ") }
 }
 
 fn secret(name: &str, source: &SecretSource) -> String {
@@ -143,6 +147,11 @@ fn notes(imports: &[String], manifest: &Manifest) -> Vec<String> {
     note(!publishes && !manifest.publish.is_empty(), "it cannot publish, and [grants] publish grants topics");
     note(requests && manifest.http.is_empty(), "it can make HTTP requests, and [grants] http grants none");
     note(!requests && !manifest.http.is_empty(), "it makes no HTTP requests, and [grants] http grants some");
+    note(
+        requests && imports("sandpost:consumer/state@"),
+        "it makes HTTP requests and has state: a call whose reads went stale is run again, and its requests are made again; \
+         give them the idempotency key",
+    );
     note(imports("wasi:filesystem/"), "it can ask for files; there are none");
     note(imports("wasi:sockets/"), "it can ask for the network; there is none but HTTP");
     notes
@@ -150,7 +159,10 @@ fn notes(imports: &[String], manifest: &Manifest) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::deploy::manifest;
 
     #[test]
     fn what_is_missing_and_what_is_too_much_is_noted() {

@@ -13,7 +13,8 @@ Exit codes:
   3  what was named is not there
   4  the bus cannot be reached
   5  the bus refuses it: a bad topic or event, too large, still in use
-  6  not now: the bus is busy, full or stopping, or the wait was over; try again later";
+  6  not now: the bus is busy, full or stopping, or the wait was over; try again later
+  7  the consumer did not acknowledge the message that it was run with";
 
 /// What the bus says to whoever asks over HTTP, and the same for whoever types.
 const IN_COMMANDS: [(&str, &str); 8] = [
@@ -44,6 +45,8 @@ pub(crate) enum Failure {
         status: u16,
         document: Value,
     },
+    /// A consumer was run, and what became of it was printed.
+    NotAcked,
     /// Whoever read our output has read enough.
     OutputClosed,
 }
@@ -57,6 +60,7 @@ impl Failure {
             Self::NotFound(_) | Self::Problem { status: 404, .. } => 3,
             Self::Unreachable(_) => 4,
             Self::NotNow(_) | Self::Problem { status: 408 | 429 | 503 | 507, .. } => 6,
+            Self::NotAcked => 7,
             Self::Problem { status: 400..=499, .. } => 5,
             Self::Problem { .. } => 1,
         }
@@ -66,6 +70,7 @@ impl Failure {
     pub(crate) fn report(&self, as_json: bool) -> ExitCode {
         let (text, document) = match self {
             Self::OutputClosed => return ExitCode::SUCCESS,
+            Self::NotAcked => return ExitCode::from(self.code()),
             Self::Problem { document, .. } => {
                 let member = |name: &str| document[name].as_str().unwrap_or_default();
                 let mut text = member("detail").to_owned();

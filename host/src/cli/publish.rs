@@ -83,7 +83,7 @@ pub(super) struct PublishArgs {
     attributes: Vec<(String, String)>,
 }
 
-fn attribute(text: &str) -> Result<(String, String), String> {
+pub(super) fn attribute(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("give it as NAME=VALUE".to_owned()),

@@ -52,6 +52,8 @@ pub struct Instance {
     /// Absent while the instance is being set up.
     entry: Option<Entry>,
     calls: u32,
+    /// When the call that set the instance up came to the guest's `handle`.
+    handling_since: Option<Instant>,
     version: Arc<Version>,
     _permit: InstancePermit,
 }
@@ -134,6 +136,7 @@ impl Program {
                 let guest = instance.store.data_mut();
                 let key_buffer = std::mem::take(&mut guest.call.idempotency_key);
                 guest.begin(Call::new(message, offer, state, message_data_bytes_max, key_buffer));
+                instance.handling_since = None;
                 instance
             }
             None => {
@@ -153,7 +156,9 @@ impl Program {
             within(started, offer.timeout, guest).await
         };
 
+        let set_up = instance.handling_since.map_or(Duration::ZERO, |since| since - started);
         let guest = instance.store.data_mut();
+        let memory_bytes = guest.limiter.memory_bytes();
         let exited = match &ended {
             Some(Ok(Returned::Exited(code))) => Some(*code),
             Some(Err(error)) => error.downcast_ref::<I32Exit>().map(|exit| exit.0),
@@ -185,7 +190,7 @@ impl Program {
             *slot = Some(instance);
         }
         let effects = if outcome == Outcome::Acked { effects } else { Effects::default() };
-        Ok(Called { outcome, effects, state, duration: started.elapsed(), fresh })
+        Ok(Called { outcome, effects, state, duration: started.elapsed(), set_up, memory_bytes, fresh })
     }
 
     /// A store for a new instance, which is filled within the call's time: a guest's own code may run
@@ -202,7 +207,14 @@ impl Program {
         store.set_hostcall_fuel(GUEST_HANDOVER_BYTES_MAX);
         store.set_max_component_handles(GUEST_RESOURCES_MAX);
         store.epoch_deadline_async_yield_and_update(1);
-        Ok(Instance { store, entry: None, calls: 0, version: Arc::clone(&self.version), _permit: permit })
+        Ok(Instance {
+            store,
+            entry: None,
+            calls: 0,
+            handling_since: None,
+            version: Arc::clone(&self.version),
+            _permit: permit,
+        })
     }
 
     /// Tells the guest's failures from the host's.
@@ -233,6 +245,7 @@ impl Instance {
                     EntryPoint::Start(index) => Entry::Start(instance.get_typed_func(store, index)?),
                     EntryPoint::Run(index) => Entry::Run(instance.get_typed_func(store, index)?),
                 };
+                self.handling_since = Some(Instant::now());
                 *self.entry.insert(entry)
             }
         };

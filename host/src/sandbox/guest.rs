@@ -228,6 +228,10 @@ impl Limiter {
         Self { memory_bytes_max, memory_bytes: 0, table_elements: 0, denied: false }
     }
 
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
     pub(super) fn memory_bytes_max(&self) -> usize {
         self.memory_bytes_max
     }

@@ -1,0 +1,72 @@
+//! Waits until one of some files changes.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode};
+use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
+
+use crate::cli::failure::Failure;
+
+/// A file that is written in pieces is one change.
+const QUIET: Duration = Duration::from_millis(150);
+
+pub(crate) struct Changes {
+    changed: Receiver<Result<(), String>>,
+    _watcher: Debouncer<RecommendedWatcher, RecommendedCache>,
+}
+
+impl Changes {
+    /// Of files, which may not be there yet. Their folders are watched: programs replace files rather than write them.
+    pub(crate) fn of(files: &[PathBuf]) -> Result<Self, Failure> {
+        let wanted: BTreeSet<PathBuf> = files.iter().map(|file| absolute(file)).collect();
+        let folders: BTreeSet<PathBuf> = wanted.iter().filter_map(|file| Some(file.parent()?.to_owned())).collect();
+        let (sender, changed) = mpsc::channel();
+        let tell = move |result: DebounceEventResult| {
+            let news = match result {
+                Ok(events) => {
+                    let meant = events
+                        .iter()
+                        .filter(|event| !event.kind.is_access())
+                        .any(|event| event.paths.iter().any(|path| wanted.contains(path)));
+                    if !meant {
+                        return;
+                    }
+                    Ok(())
+                }
+                Err(errors) => Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+            };
+            // Whoever waited may have gone.
+            let _ = sender.send(news);
+        };
+        let failed = |error: notify::Error| Failure::Failed(format!("changes cannot be watched: {error}"));
+        let mut watcher = new_debouncer(QUIET, None, tell).map_err(failed)?;
+        for folder in &folders {
+            watcher.watch(folder, RecursiveMode::NonRecursive).map_err(failed)?;
+        }
+        Ok(Self { changed, _watcher: watcher })
+    }
+
+    /// Returns after the next change, or at once after one that came since the last call.
+    pub(crate) fn wait(&self) -> Result<(), Failure> {
+        let mut news =
+            self.changed.recv().map_err(|_| Failure::Failed("changes are not watched any more".to_owned()))?;
+        // What came meanwhile is seen by the same look.
+        while let Ok(more) = self.changed.try_recv() {
+            news = more;
+        }
+        news.map_err(|error| Failure::Failed(format!("changes cannot be watched: {error}")))
+    }
+}
+
+/// The path under which the system tells of changes.
+fn absolute(path: &Path) -> PathBuf {
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    path.file_name().map_or_else(|| folder.clone(), |name| folder.join(name))
+}
