@@ -1,0 +1,7 @@
+module guest
+
+go 1.24
+
+require sandpost v0.0.0
+
+replace sandpost => ../../../sdk/go
