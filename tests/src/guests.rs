@@ -9,16 +9,29 @@ use sha2::{Digest as _, Sha256};
 /// # Panics
 /// Where it was not built.
 pub fn guest(name: &str) -> Vec<u8> {
-    let file = format!("{name}.wasm");
-    let folders = match std::env::var_os("SANDPOST_GUESTS") {
-        Some(folder) => vec![PathBuf::from(folder)],
-        None => vec![target_folder().join("guests"), target_folder().join("wasm32-wasip2/guest")],
-    };
-    let found = folders.iter().map(|folder| folder.join(&file)).find(|path| path.is_file());
-    let Some(path) = found else {
-        panic!("there is no {file} in {folders:?}: run `make test`, which builds the guests, or set SANDPOST_GUESTS");
+    let Some(path) = find(name) else {
+        panic!(
+            "there is no {name}.wasm in {:?}: run `make test`, which builds the guests, or set SANDPOST_GUESTS",
+            folders()
+        );
     };
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Whether a guest is there.
+pub fn is_built(name: &str) -> bool {
+    find(name).is_some()
+}
+
+fn find(name: &str) -> Option<PathBuf> {
+    folders().into_iter().map(|folder| folder.join(format!("{name}.wasm"))).find(|path| path.is_file())
+}
+
+fn folders() -> Vec<PathBuf> {
+    match std::env::var_os("SANDPOST_GUESTS") {
+        Some(folder) => vec![PathBuf::from(folder)],
+        None => vec![target_folder().join("guests"), target_folder().join("wasm32-wasip2/guest")],
+    }
 }
 
 /// The binary under test.

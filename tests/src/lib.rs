@@ -41,7 +41,7 @@ use std::time::Duration;
 
 pub use client::{Answer, Client, next_id};
 pub use daemon::{Daemon, Setup};
-pub use guests::{digest, guest, stamped};
+pub use guests::{digest, guest, is_built, stamped};
 pub use ledger::{Ledger, Publishers};
 pub use orders::{publishing, publishing_with_key};
 pub use outside::{Outside, Reply};

@@ -177,8 +177,9 @@ impl Program {
             // A process has one end.
             (Some(outcome), _) => (outcome, false),
             (None, Some(Ok(Returned::Handled(result)))) => {
-                let reusable = instance.calls < INSTANCE_CALLS_MAX && !guest.leaves_requests_open();
-                (ending::returned(result), reusable)
+                let reusable =
+                    instance.calls < INSTANCE_CALLS_MAX && !guest.leaves_requests_open() && !guest.limiter.denied();
+                (ending::returned(result, guest), reusable)
             }
             (None, Some(Ok(Returned::Exited(_)))) => {
                 return Err(CallError::Internal("a consumer that is no command exited as one".to_owned()));
