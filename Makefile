@@ -21,7 +21,7 @@ GUEST_BUILT := $(TARGET_DIR)/$(WASM)/guest
 # $(call copy,FROM,TO): TO keeps its time where nothing changed.
 copy = { cmp -s $(1) $(2) 2> /dev/null || cp $(1) $(2); }
 
-.PHONY: help demo test lint fmt build guests example-github example-payments example-video bench-engine dist check-rust check-wasm check-cc check-npm
+.PHONY: help demo test lint fmt build guests languages example-github example-payments example-video bench-engine dist check-rust check-wasm check-cc check-npm
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,13 +29,16 @@ help: ## List the targets
 demo: build guests ## Show a stream of orders on a bus, from publish to redrive
 	@$(TARGET_DIR)/debug/orders-demo
 
-test: build guests ## Run all tests, the demo and the examples
+languages: check-rust check-wasm ## Get the toolchains of guest languages, and build the guest of each
+	@CARGO=$(CARGO) tests/languages/make $(GUESTS)/languages
+
+test: build guests languages ## Run all tests, the demo and the examples
 	@CARGO=$(CARGO) .ci/test
 
 lint: check-rust check-wasm check-cc ## Check the format, clippy (natively and for wasm) and the docs; warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- --deny warnings
-	$(CARGO) clippy $(LOCKED) --target $(WASM) $(CONSUMERS:%=--package %) --lib -- --deny warnings
+	$(CARGO) clippy $(LOCKED) --target $(WASM) $(CONSUMERS:%=--package %) --package obedient-rust --lib -- --deny warnings
 	$(CARGO) clippy $(LOCKED) --target $(WASM) --package email --features all-currencies --lib -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc $(LOCKED) --workspace --no-deps --document-private-items
 

@@ -49,8 +49,12 @@ struct Message<'a> {
 
 impl Bench {
     fn start(language: &'static str, kind: &str) -> Self {
+        Self::with(language, kind, MANIFEST)
+    }
+
+    fn with(language: &'static str, kind: &str, manifest: &str) -> Self {
         let component = guest(&format!("languages/{language}"));
-        let bus = Daemon::with(language, &component, MANIFEST);
+        let bus = Daemon::with(language, &component, manifest);
         let shown: Value = bus.get("/plugins").expect(200).json();
         assert_eq!(shown[0]["kind"], kind, "{shown}");
         Self { bus, language }
@@ -330,6 +334,69 @@ macro_rules! languages {
     };
 }
 
+/// A WASI command in Go: a process for each message, whose exit code is the outcome.
+#[test]
+fn a_command_obeys() {
+    if !there("command") {
+        return;
+    }
+    let mut bench = Bench::start("command", "WASI command");
+    bench.acks("ack");
+    bench.dies("retry nicht jetzt \u{fc}", "attempts-exhausted", &["retry"; 2], &["nicht jetzt \u{fc}"]);
+    let letter = bench.dies("reject nie \u{1f980}", "rejected", &["reject"], &[]);
+    assert_eq!(letter.attempts[0].text, "nie \u{1f980}");
+    bench.dies("exit 3", "rejected", &["reject"], &["exited with 3"]);
+    bench.dies("exit 75", "attempts-exhausted", &["retry"; 2], &["exited with 75"]);
+    bench.dies("throw bumm", "rejected", &["reject"], &["bumm", "goroutine"]);
+    bench.dies("loop", "attempts-exhausted", &["timed-out"; 2], &["2s"]);
+    bench.dies("hog", "attempts-exhausted", &["out-of-memory"; 2], &["64 MiB"]);
+    bench.acks("garbage 1000000");
+    bench.acks("lines 3");
+    let log = bench.bus.log();
+    assert!((0..3).all(|line| log.contains(&format!("line {line}"))), "{log}");
+
+    let manifest = format!(
+        "{MANIFEST}[command]\nargs = [\"--all\"]\nstdout = {{ publish = \"copy.lines\", content_type = \"text/plain\" }}\n"
+    );
+    let mut bench = Bench::with("command", "WASI command", &manifest);
+    let mut prints = |message: &Message<'_>| {
+        let before = bench.bus.messages("copy.lines").len();
+        let obeyed = bench.obey_message(message);
+        assert!(obeyed.dead.is_none(), "{:?}", obeyed.dead);
+        let lines = bench.bus.messages("copy.lines").split_off(before);
+        assert!(lines.iter().all(|line| line.content_type.as_deref() == Some("text/plain")));
+        let keys: Vec<_> = lines.iter().map(|line| line.key.clone()).collect();
+        (lines.iter().map(|line| text_of(line).to_owned()).collect::<Vec<_>>(), keys, obeyed.accepted)
+    };
+    let fields = json!({ "partitionkey": "schl\u{fc}ssel", "extra": "w\u{e4}rme" });
+    let (lines, keys, accepted) = prints(&Message { order: "env", fields: fields.clone(), ..Message::default() });
+    for line in [
+        "SANDPOST_TOPIC=orders",
+        "SANDPOST_TYPE=test.order",
+        "SANDPOST_KEY=schl\u{fc}ssel",
+        "SANDPOST_ATTRIBUTE_EXTRA=w\u{e4}rme",
+        "SANDPOST_ATTEMPT=1",
+        "SANDPOST_MAX_ATTEMPTS=2",
+        "name=wert \u{fc} \u{1f980}",
+        &format!("SANDPOST_ID={}", accepted.id),
+        &format!("SANDPOST_SEQUENCE={}", accepted.sequence),
+    ] {
+        assert!(lines.iter().any(|found| found == line), "{line:?} is not in {lines:#?}");
+    }
+    assert!(!lines.iter().any(|line| line.starts_with("SANDPOST_CONTENT_TYPE=")), "{lines:#?}");
+    assert!(keys.iter().all(|key| key.as_deref() == Some("schl\u{fc}ssel")));
+    assert_eq!(prints(&Message { order: "args", ..Message::default() }).0, ["command --all"]);
+    assert_eq!(prints(&Message { order: "lines 500", ..Message::default() }).0.len(), 500);
+    let data: String = (0..MIB - 100).map(|n| char::from(b'a' + (n % 26) as u8)).collect();
+    let (lines, ..) = prints(&Message { order: "stdin", data: data.clone().into_bytes(), ..Message::default() });
+    assert!(lines == [data], "a megabyte of stdin does not come out as it went in");
+    assert!(prints(&Message { order: "stdin", ..Message::default() }).0.is_empty());
+    // More lines than one call may publish: none is, and the message is not lost.
+    let before = bench.bus.messages("copy.lines").len();
+    bench.dies("lines 1001", "attempts-exhausted", &["retry"; 2], &["line 1001", "1000 events"]);
+    assert_eq!(bench.bus.messages("copy.lines").len(), before);
+}
+
 /// Whether the guest of a language was built; `make languages` says why where one was not.
 fn there(language: &str) -> bool {
     let built = sandpost_tests::is_built(&format!("languages/{language}"));
@@ -348,4 +415,7 @@ languages! {
     go = "core module", ("trapped", "goroutine");
     js = "component", ("retry", "RangeError");
     python = "component", ("retry", "Traceback");
+    rust = "component", ("trapped", "told_to_throw");
+    ts = "component", ("retry", "RangeError");
+    wat = "core module", ("trapped", "told_to_throw");
 }

@@ -137,8 +137,14 @@ pub(super) fn ended(code: Option<i32>, guest: &mut Guest, message: &Message) -> 
         Some(Stdout::Publish { topic, content_type }) => Some((topic.clone(), content_type.clone())),
         Some(Stdout::Log) | None => None,
     };
+    let denied = guest.limiter.denied();
     let outcome = code.map(|code| match code {
         0 => Outcome::Acked,
+        // Whatever its language makes of that, it ran into its limit.
+        _ if denied => Outcome::OutOfMemory {
+            limit_bytes: guest.limiter.memory_bytes_max(),
+            report: ending::printed_or(guest, &format!("it exited with {code}")),
+        },
         EXIT_RETRY => Outcome::Retry { reason: ending::printed_or(guest, "it exited with 75"), after: None },
         code => Outcome::Reject { reason: ending::printed_or(guest, &format!("it exited with {code}")) },
     });

@@ -1,0 +1,3 @@
+#include "sandpost.h"
+
+sp_outcome handle(const sp_message *message, const sp_delivery *delivery);

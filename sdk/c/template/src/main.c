@@ -1,0 +1,4 @@
+/* What becomes the consumer: one translation unit, for the SDK is a header. */
+#include "consumer.c"
+
+SP_CONSUMER(handle)

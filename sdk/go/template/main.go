@@ -1,0 +1,7 @@
+package main
+
+import "sandpost"
+
+func init() { sandpost.Handle(handle) }
+
+func main() {}
