@@ -8,6 +8,7 @@ mod confirm;
 mod dead_letters;
 mod deploy;
 mod failure;
+mod new;
 mod output;
 mod plugins;
 mod publish;
@@ -62,6 +63,7 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     Publish(publish::PublishArgs),
     Tail(tail::TailArgs),
+    New(new::NewArgs),
     Run(run::RunArgs),
     Compact(compact::CompactArgs),
     /// List topics, read their messages, and take topics away
@@ -112,6 +114,7 @@ impl Cli {
         match &self.command {
             Command::Serve(args) => serve::run(args.config()?, output),
             Command::Publish(args) => publish::run(args, &client()?, output),
+            Command::New(args) => new::run(args, output),
             Command::Run(args) => run::run(args, output),
             Command::Compact(args) => compact::run(args, output),
             Command::Tail(args) => tail::run(args, &client()?, output),

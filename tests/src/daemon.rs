@@ -156,7 +156,11 @@ impl Setup {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SANDPOST_")) {
             command.env_remove(name);
         }
-        command.env("NO_COLOR", "1").env("RUST_BACKTRACE", "1").envs(self.variables.iter().cloned());
+        command
+            .env("NO_COLOR", "1")
+            .env("XDG_CACHE_HOME", self.folder().join("cache"))
+            .env("RUST_BACKTRACE", "1")
+            .envs(self.variables.iter().cloned());
         command
     }
 }

@@ -11,7 +11,6 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::output::Output;
-use files::{File, Folder};
 
 /// Make a project for a new consumer.
 ///
@@ -96,38 +95,24 @@ fn write(path: &Path, text: &str, executable: bool) -> std::io::Result<()> {
 /// Paths with their contents, and whether they are programs.
 fn project(name: &str, language: Language) -> Vec<(String, String, bool)> {
     let module = name.replace('-', "_");
-    let filled = |text: &str| {
-        text.replace("{{name}}", name).replace("{{module}}", &module).replace("{{crate}}", &module)
-    };
-    let template = files::TEMPLATE.iter().chain(files::template(language.into()));
+    let filled =
+        |text: &str| text.replace("{{name}}", name).replace("{{module}}", &module).replace("{{crate}}", &module);
+    let template = files::COMMON.iter().chain(files::template(language));
     let mut project: Vec<_> = template
         .map(|file| {
             let path = if file.path == "gitignore" { ".gitignore".to_owned() } else { filled(file.path) };
             (path, filled(file.text), file.text.starts_with("#!"))
         })
         .collect();
-    let sdk = files::sdk(language.into()).iter().map(|file| (format!("sandpost/{}", file.path), file.text.to_owned(), false));
+    let sdk = files::sdk(language)
+        .iter()
+        .flat_map(|files| files.iter())
+        .map(|file| (format!("sandpost/{}", file.path), file.text.to_owned(), false));
     project.extend(sdk);
     if language == Language::Rust {
         project.push(("sandpost/Cargo.toml".to_owned(), files::standalone_manifest(), false));
     }
     project
-}
-
-impl From<Language> for Folder {
-    fn from(language: Language) -> Self {
-        match language {
-            Language::Rust => Self::Rust,
-            Language::Js => Self::Js,
-            Language::Ts => Self::Ts,
-            Language::Python => Self::Python,
-            Language::Go => Self::Go,
-            Language::C => Self::C,
-            Language::AssemblyScript => Self::AssemblyScript,
-            Language::Wat => Self::Wat,
-            Language::Command => Self::Command,
-        }
-    }
 }
 
 #[cfg(test)]

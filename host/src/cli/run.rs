@@ -19,7 +19,7 @@ use crate::limits::{COMPONENT_BYTES_MAX, MESSAGE_DATA_BYTES_MAX};
 use crate::message::Millis;
 use crate::outcome::Outcome;
 use crate::policy::Manifest;
-use crate::sandbox::{Called, Component, Program};
+use crate::sandbox::{Called, Component, Instance, Offer, Program};
 use crate::topic::TopicFilter;
 
 /// Run one event through a consumer, with no bus.
@@ -58,6 +58,10 @@ pub(super) struct RunArgs {
     state: Option<PathBuf>,
     #[command(flatten)]
     given: event::Given,
+    /// Have the same instance handle the event so often, each time with the state of the beginning, and tell the median time
+    /// of a call after the first
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1_000_000), conflicts_with = "watch")]
+    times: Option<u32>,
     /// Run again whenever the consumer, the event or the manifest changes
     #[arg(long)]
     watch: bool,
@@ -123,7 +127,12 @@ fn once(args: &RunArgs, workbench: &Workbench, output: &Output) -> Result<Outcom
     let call = program.call(&mut slot, &recorded.message, &offer, source, MESSAGE_DATA_BYTES_MAX);
     let called = lines.gather(|| workbench.block_on(call));
     let called: Called = called.map_err(|error| Failure::Failed(format!("the call could not be made: {error}")))?;
+    let warm = match args.times {
+        Some(times) if slot.is_some() => Some(warm(times, &mut slot, &program, &recorded, &offer, &before, workbench)?),
+        _ => None,
+    };
     let report = report::Report {
+        warm,
         inputs: &inputs,
         message: &recorded.message,
         offer: &offer,
@@ -136,6 +145,34 @@ fn once(args: &RunArgs, workbench: &Workbench, output: &Output) -> Result<Outcom
         state::write(path, before, &called.effects.writes).map_err(Failure::Failed)?;
     }
     Ok(called.outcome)
+}
+
+/// The median time of calls after the first, as long as none of them ends the instance.
+fn warm(
+    times: u32,
+    slot: &mut Option<Instance>,
+    program: &Program,
+    recorded: &event::Recorded,
+    offer: &Offer,
+    before: &state::Entries,
+    workbench: &Workbench,
+) -> Result<Duration, Failure> {
+    let mut durations = Vec::new();
+    for _ in 1..times {
+        let source = Box::new(state::Memory::new(before.clone()));
+        // What is logged was printed once.
+        let lines = lines::Lines::default();
+        let call = program.call(slot, &recorded.message, offer, source, MESSAGE_DATA_BYTES_MAX);
+        let called = lines.gather(|| workbench.block_on(call));
+        let called = called.map_err(|error| Failure::Failed(format!("the call could not be made: {error}")))?;
+        durations.push(called.duration);
+        if slot.is_none() {
+            let text = called.outcome.text();
+            return Err(Failure::Failed(format!("call {} of {times} ended the instance: {text}", durations.len() + 1)));
+        }
+    }
+    durations.sort_unstable();
+    Ok(durations[durations.len() / 2])
 }
 
 fn read(args: &RunArgs, workbench: &Workbench) -> Result<Inputs, Failure> {

@@ -300,7 +300,7 @@ def consumer(handler: Handler) -> Handler:
         from . import _component
     except ModuleNotFoundError as error:
         # The bindings are there only where a component is built.
-        if error.name != "wit_world":
+        if error.name not in ("wit_world", "componentize_py_types"):
             raise
     else:
         handler.__globals__["WitWorld"] = _component.world(handler)

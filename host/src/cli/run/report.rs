@@ -17,6 +17,8 @@ use crate::sandbox::{Called, Offer};
 const VALUE_CHARACTERS: usize = 200;
 
 pub(super) struct Report<'a> {
+    /// The median time of a call after the first, where there were any.
+    pub(super) warm: Option<std::time::Duration>,
     pub(super) inputs: &'a Inputs,
     pub(super) message: &'a Message,
     pub(super) offer: &'a Offer,
@@ -71,6 +73,7 @@ impl Report<'_> {
             "compile_us": micros(self.inputs.compiled_in),
             "set_up_us": micros(called.set_up),
             "call_us": micros(called.duration.saturating_sub(called.set_up)),
+            "warm_call_us": self.warm.map(|warm| warm.as_nanos() as f64 / 1e3),
             "memory_bytes": called.memory_bytes,
         })
     }
@@ -119,6 +122,9 @@ impl Report<'_> {
             &called.outcome
         {
             output.line(format!("to be tried again after {}", micros(*after)))?;
+        }
+        if let Some(warm) = self.warm {
+            output.line(format!("called again in {:.1} us (median)", warm.as_nanos() as f64 / 1e3))?;
         }
         output.line(format!(
             "compiled or loaded in {}, set up in {}, called in {}, {:.1} MiB of memory",
