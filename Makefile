@@ -21,7 +21,7 @@ GUEST_BUILT := $(TARGET_DIR)/$(WASM)/guest
 # $(call copy,FROM,TO): TO keeps its time where nothing changed.
 copy = { cmp -s $(1) $(2) 2> /dev/null || cp $(1) $(2); }
 
-.PHONY: help demo test lint fmt build guests languages example-github example-payments example-video bench-engine dist check-rust check-wasm check-cc check-npm
+.PHONY: help demo test lint fmt build guests languages example-github example-payments example-polyglot example-video bench-engine languages-table dist check-rust check-wasm check-cc check-npm
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,7 +48,7 @@ fmt: check-rust ## Format the code
 build: check-rust check-cc ## Build the bus, and the programs of the examples
 	@test -e $(TARGET_DIR)/debug/sandpost || \
 	  echo "The first build compiles wasmtime and takes some minutes (about 12 on two cores)."
-	$(CARGO) build $(LOCKED) --package sandpost --package orders-demo --package payments --package video --package github-webhooks
+	$(CARGO) build $(LOCKED) --package sandpost --package orders-demo --package payments --package polyglot --package video --package github-webhooks
 
 guests: check-rust check-wasm ## Build the consumers, and put them with their manifests in target/guests
 	@mkdir -p $(GUESTS)
@@ -67,11 +67,19 @@ example-github: build guests check-npm ## Publish 329 recorded GitHub webhooks, 
 example-payments: build guests ## Book transfers on a bus that is killed again and again, and check every balance
 	@$(TARGET_DIR)/debug/payments
 
+example-polyglot: build languages ## Give one stream of orders to seven consumers in seven languages
+	@tests/languages/projects $(TARGET_DIR)/debug/sandpost rust js ts python go c assemblyscript
+	@$(TARGET_DIR)/debug/polyglot
+
 example-video: build guests ## Transcode videos by reference, with instances that come and go with the backlog
 	@$(TARGET_DIR)/debug/video
 
 bench-engine: guests check-cc ## Measure the engine beside the disk it writes to (release build)
 	$(CARGO) bench $(LOCKED) --package sandpost --bench engine
+
+languages-table: languages check-cc ## Measure what guests in each language cost (release build)
+	$(CARGO) build $(LOCKED) --release --package sandpost
+	@tests/languages/table $(TARGET_DIR)/release/sandpost $(GUESTS)/languages
 
 dist: check-rust check-cc ## Build the binary that is shipped: target/dist/sandpost
 	$(CARGO) build $(LOCKED) --profile dist --package sandpost

@@ -89,6 +89,7 @@ pub struct Accepted {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Message {
     pub id: String,
+    pub source: String,
     pub topic: String,
     pub sequence: u64,
     pub offset: u64,
