@@ -20,6 +20,7 @@ mod kind;
 mod load;
 mod module;
 mod output;
+mod platforms;
 mod publish;
 mod records;
 mod secrets;

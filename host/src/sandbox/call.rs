@@ -18,6 +18,7 @@ use super::guest::{Call, Guest};
 use super::http::Outbound;
 use super::kind::Kind;
 use super::load::{Component, EntryPoint};
+use super::platforms::{spin, wasi_messaging, wasmcloud};
 use super::records::{DeliveryRecord, Failure, HandleParams, HandleResults, MessageRecord};
 use super::secrets::{SecretError, Secrets};
 use super::{CallError, Called, Effects, Offer, StateSource, ending, imports};
@@ -64,6 +65,9 @@ enum Entry {
     Handle(TypedFunc<HandleParams<'static>, HandleResults>),
     Start(TypedFunc<(), ()>),
     Run(TypedFunc<(), (Result<(), ()>,)>),
+    WasmCloud(wasmcloud::Handler),
+    WasiMessaging(wasi_messaging::Handler),
+    Spin(spin::Handler),
 }
 
 /// How a call that ended by itself came back.
@@ -245,6 +249,9 @@ impl Instance {
                     EntryPoint::Handle(index) => Entry::Handle(instance.get_typed_func(store, index)?),
                     EntryPoint::Start(index) => Entry::Start(instance.get_typed_func(store, index)?),
                     EntryPoint::Run(index) => Entry::Run(instance.get_typed_func(store, index)?),
+                    EntryPoint::WasmCloud(index) => Entry::WasmCloud(instance.get_typed_func(store, index)?),
+                    EntryPoint::WasiMessaging(index) => Entry::WasiMessaging(instance.get_typed_func(store, index)?),
+                    EntryPoint::Spin(index) => Entry::Spin(instance.get_typed_func(store, index)?),
                 };
                 self.handling_since = Some(Instant::now());
                 *self.entry.insert(entry)
@@ -268,6 +275,14 @@ impl Instance {
                 let (result,) = run.call_async(&mut self.store, ()).await?;
                 Ok(Returned::Exited(i32::from(result.is_err())))
             }
+            Entry::WasmCloud(handler) => {
+                Ok(Returned::Handled(wasmcloud::call(&mut self.store, handler, message).await?))
+            }
+            Entry::WasiMessaging(handler) => {
+                let called = wasi_messaging::call(&mut self.store, handler, message, offer).await?;
+                Ok(Returned::Handled(called))
+            }
+            Entry::Spin(handler) => Ok(Returned::Handled(spin::call(&mut self.store, handler, message).await?)),
         }
     }
 }

@@ -71,6 +71,10 @@ impl Guest {
         http.sending(table, sending)
     }
 
+    pub(super) fn table(&mut self) -> &mut ResourceTable {
+        self.wasi().view().table
+    }
+
     fn wasi(&mut self) -> &mut Wasi {
         let command = self.command.as_deref();
         self.wasi.get_or_insert_with(|| Box::new(Wasi::of(command)))
@@ -113,6 +117,10 @@ pub(super) struct Call {
     pub(super) log_lines_dropped: u64,
     /// Whether the instance is complete, and the guest's own code runs for this message.
     pub(super) handling: bool,
+    /// The message's key, where the consumer is of another platform, whose publish cannot name one.
+    pub(super) inherited_key: Option<String>,
+    /// Bytes of messages that such a consumer holds in the host's memory.
+    pub(super) held_bytes: usize,
     /// Why the state could not be read, once that happened.
     pub(super) unreadable: Option<StateUnreadable>,
     state: Option<Box<dyn StateSource>>,
@@ -146,6 +154,8 @@ impl Call {
             log_bytes: 0,
             log_lines_dropped: 0,
             handling: false,
+            inherited_key: None,
+            held_bytes: 0,
             unreadable: None,
             state: Some(state),
             state_read_bytes: 0,

@@ -11,7 +11,7 @@ use wasmtime_wasi_http::{WasiHttp, WasiHttpView};
 
 use super::guest::{Call, Guest};
 use super::records::{EntryRecord, Level, Outgoing, PublishRefusal, StateRefusal};
-use super::{http, publish, shim, state};
+use super::{http, platforms, publish, shim, state};
 use crate::limits::GUEST_LOG_BYTES_MAX;
 
 /// What a component may import: interfaces, or whole packages of WASI 0.2. Toolchains import
@@ -42,7 +42,7 @@ pub(super) fn is_allowed(import: &str) -> bool {
                 && import.split_once('@').is_some_and(|(_, version)| version.starts_with("0.2."))
         }
         None => import == *allowed,
-    })
+    }) || platforms::IMPORTS.contains(&import)
 }
 
 type Store<'a> = StoreContextMut<'a, Guest>;
@@ -62,6 +62,7 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
         })?;
     linker.allow_shadowing(false);
     shim::link(linker)?;
+    platforms::link(linker)?;
     linker.instance("sandpost:consumer/types@0.1.0")?;
 
     let mut bus = linker.instance("sandpost:consumer/bus@0.1.0")?;

@@ -12,6 +12,10 @@ pub enum Kind {
     Module,
     /// A WASI command, one process run for each message: a core module with `_start`, or a component with `wasi:cli/run`.
     Command,
+    /// A component with the handler of another platform, as it is.
+    WasmCloud,
+    WasiMessaging,
+    Spin,
 }
 
 impl Kind {
@@ -21,6 +25,9 @@ impl Kind {
             Self::Component => "component",
             Self::Module => "core module",
             Self::Command => "WASI command",
+            Self::WasmCloud => "wasmcloud:messaging@0.2.0 handler",
+            Self::WasiMessaging => "wasi:messaging@0.2.0-draft handler",
+            Self::Spin => "fermyon:spin/inbound-redis handler",
         }
     }
 }

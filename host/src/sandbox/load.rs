@@ -12,7 +12,7 @@ use super::guest::Guest;
 use super::imports::{ALLOWED, is_allowed};
 use super::kind::Kind;
 use super::module::{self, Form};
-use super::{signature, wrap};
+use super::{platforms, signature, wrap};
 use crate::limits::COMPONENT_BYTES_MAX;
 use crate::outcome::Digest;
 
@@ -65,6 +65,8 @@ pub enum LoadError {
         listed(.exports), export_hint(.exports)
     )]
     NoHandle { exports: Vec<String> },
+    #[error("its export `{interface}` does not fit: found `{found}`; expected `{expected}`")]
+    WrongHandler { interface: String, found: String, expected: &'static str },
     #[error("its export `{HANDLE}` does not fit: found `{found}`; expected `{HANDLE_SIGNATURE}`{}", handle_hint(.found))]
     WrongHandle { found: String },
 }
@@ -127,6 +129,9 @@ pub(super) enum EntryPoint {
     Start(ComponentExportIndex),
     /// `wasi:cli/run`
     Run(ComponentExportIndex),
+    WasmCloud(ComponentExportIndex),
+    WasiMessaging(ComponentExportIndex),
+    Spin(ComponentExportIndex),
 }
 
 impl Component {
@@ -213,6 +218,9 @@ impl Sandbox {
             }
             let kind = if form.is_some() { Kind::Module } else { Kind::Component };
             return Ok((kind, EntryPoint::Handle(handle)));
+        }
+        if let Some(entry) = platforms::entry(engine, component)? {
+            return Ok(entry);
         }
         let run = exports().into_iter().find(|name| name.starts_with(CLI_RUN)).and_then(|name| {
             let interface = component.get_export_index(None, &name)?;

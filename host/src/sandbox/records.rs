@@ -156,6 +156,14 @@ pub(super) enum StateRefusal {
     Full(String),
 }
 
+impl StateRefusal {
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::InvalidKey(text) | Self::TooLarge(text) | Self::Full(text) => text,
+        }
+    }
+}
+
 /// `state.entry`
 #[derive(ComponentType, Lower)]
 #[component(record)]
@@ -168,7 +176,6 @@ pub(super) struct EntryRecord {
 #[derive(Clone, Copy, ComponentType, Lift)]
 #[component(enum)]
 #[repr(u8)]
-#[expect(dead_code, reason = "lifting reads the number, and constructs no variant by name")]
 pub(super) enum Level {
     #[component(name = "trace")]
     Trace,

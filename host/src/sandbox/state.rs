@@ -20,16 +20,21 @@ type Answer<T> = Result<T, StateRefusal>;
 /// `state.get`
 pub(super) fn get(mut store: StoreContextMut<'_, Guest>, key: &WasmStr) -> wasmtime::Result<Answer<Option<Vec<u8>>>> {
     let key = key.to_str(&store)?.into_owned();
-    let guest = store.data_mut();
-    if let Err(refusal) = check_key(&key).and_then(|()| guest.call.charge_read(key.len())) {
+    let value = value_of(store.data_mut(), &key)?;
+    Ok(value.map(|value| value.map(|bytes| bytes.to_vec())))
+}
+
+/// As [`get`], of a key that stands in the host's memory.
+pub(super) fn value_of(guest: &mut Guest, key: &str) -> wasmtime::Result<Answer<Option<Bytes>>> {
+    if let Err(refusal) = check_key(key).and_then(|()| guest.call.charge_read(key.len())) {
         return Ok(Err(refusal));
     }
-    if let Some(staged) = guest.call.writes.get(&key) {
-        return Ok(Ok(staged.as_deref().map(<[u8]>::to_vec)));
+    if let Some(staged) = guest.call.writes.get(key) {
+        return Ok(Ok(staged.clone()));
     }
-    let found = guest.call.source()?.get(&key);
+    let found = guest.call.source()?.get(key);
     match found {
-        Ok(value) => Ok(Ok(value.map(|bytes| bytes.to_vec()))),
+        Ok(value) => Ok(Ok(value)),
         Err(unreadable) => Err(guest.call.fail_reading(unreadable)),
     }
 }
@@ -40,23 +45,34 @@ pub(super) fn set(
     key: &WasmStr,
     value: &WasmList<u8>,
 ) -> wasmtime::Result<Answer<()>> {
-    let bytes = value.len();
-    if bytes > limits::STATE_VALUE_BYTES_MAX {
-        let bytes_max = limits::STATE_VALUE_BYTES_MAX;
-        return Ok(Err(StateRefusal::TooLarge(format!("the value has {bytes} bytes; at most {bytes_max} are kept"))));
+    // Before it is copied out of the guest's memory.
+    if let Err(refusal) = check_value(value.len()) {
+        return Ok(Err(refusal));
     }
     let key = key.to_str(&store)?.into_owned();
     let value = Bytes::copy_from_slice(value.as_le_slice(&store));
+    write(store.data_mut(), key, Some(value))
+}
+
+/// Stages a value that stands in the host's memory, or a removal.
+pub(super) fn write(guest: &mut Guest, key: String, value: Option<Bytes>) -> wasmtime::Result<Answer<()>> {
     // Nothing may be staged before there is a message whose acknowledgement would commit it.
-    store.data_mut().call.source()?;
-    Ok(stage(&mut store.data_mut().call, key, Some(value)))
+    guest.call.source()?;
+    Ok(check_value(value.as_ref().map_or(0, Bytes::len)).and_then(|()| stage(&mut guest.call, key, value)))
+}
+
+fn check_value(bytes: usize) -> Answer<()> {
+    let bytes_max = limits::STATE_VALUE_BYTES_MAX;
+    if bytes > bytes_max {
+        return Err(StateRefusal::TooLarge(format!("the value has {bytes} bytes; at most {bytes_max} are kept")));
+    }
+    Ok(())
 }
 
 /// `state.delete`
 pub(super) fn delete(mut store: StoreContextMut<'_, Guest>, key: &WasmStr) -> wasmtime::Result<Answer<()>> {
     let key = key.to_str(&store)?.into_owned();
-    store.data_mut().call.source()?;
-    Ok(stage(&mut store.data_mut().call, key, None))
+    write(store.data_mut(), key, None)
 }
 
 fn stage(call: &mut Call, key: String, value: Option<Bytes>) -> Answer<()> {
@@ -95,8 +111,19 @@ pub(super) fn scan(
 ) -> wasmtime::Result<Answer<Vec<EntryRecord>>> {
     let prefix = prefix.to_str(&store)?.into_owned();
     let after = after.map(|after| after.to_str(&store).map(Cow::into_owned)).transpose()?;
-    let guest = store.data_mut();
-    let read_bytes = prefix.len() + after.as_ref().map_or(0, String::len);
+    let entries = entries(store.data_mut(), &prefix, after.as_deref(), limit)?;
+    let record = |(key, value): (String, Bytes)| EntryRecord { key, value: value.to_vec() };
+    Ok(entries.map(|entries| entries.into_iter().map(record).collect()))
+}
+
+/// As [`scan`], with texts that stand in the host's memory.
+pub(super) fn entries(
+    guest: &mut Guest,
+    prefix: &str,
+    after: Option<&str>,
+    limit: u32,
+) -> wasmtime::Result<Answer<Vec<(String, Bytes)>>> {
+    let read_bytes = prefix.len() + after.map_or(0, str::len);
     if read_bytes > 2 * limits::STATE_KEY_BYTES_MAX {
         let bytes_max = limits::STATE_KEY_BYTES_MAX;
         return Ok(Err(StateRefusal::InvalidKey(format!("`prefix` or `after` is longer than {bytes_max} bytes"))));
@@ -108,11 +135,8 @@ pub(super) fn scan(
     let bytes_max = guest.limiter.memory_bytes_max();
     guest.call.source()?;
     let (source, writes) = guest.call.state_parts()?;
-    match merged_scan(source, writes, &prefix, after.as_deref(), limit, bytes_max) {
-        Ok(entries) => {
-            let record = |(key, value): (String, Bytes)| EntryRecord { key, value: value.to_vec() };
-            Ok(Ok(entries.into_iter().map(record).collect()))
-        }
+    match merged_scan(source, writes, prefix, after, limit, bytes_max) {
+        Ok(entries) => Ok(Ok(entries)),
         Err(ScanError::Unreadable(unreadable)) => Err(guest.call.fail_reading(unreadable)),
         Err(ScanError::TooLarge) => {
             guest.limiter.deny();
