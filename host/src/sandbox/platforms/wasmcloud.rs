@@ -52,8 +52,7 @@ pub(in crate::sandbox) async fn call(
     let event = &message.event;
     store.as_context_mut().data_mut().call.inherited_key.clone_from(&event.key);
     let reply_to = event.attributes.iter().find(|(name, _)| name == "replyto").map(|(_, value)| value.clone());
-    let message =
-        BrokerMessage { subject: event.topic.as_str().to_owned(), body: event.data.to_vec(), reply_to };
+    let message = BrokerMessage { subject: event.topic.as_str().to_owned(), body: event.data.to_vec(), reply_to };
     let (result,) = handler.call_async(store, (message,)).await?;
     Ok(result.map_err(|reason| Failure::Retry(RetryRecord { reason, after_ms: None })))
 }

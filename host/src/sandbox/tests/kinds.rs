@@ -159,6 +159,30 @@ fn a_command_is_a_process_for_each_message() {
 }
 
 #[test]
+fn another_platforms_handler_in_another_form_is_refused_with_what_was_found() {
+    let bench = Bench::new();
+    let refusal = |name: &str, function: &str| {
+        let wat = format!(
+            r#"(component
+                (core module $m (func (export "f") (param i32) (result i32) unreachable))
+                (core instance $m (instantiate $m))
+                (func $f (param "n" u32) (result u32) (canon lift (core func $m "f")))
+                (instance $i (export "{function}" (func $f)))
+                (export "{name}" (instance $i)))"#
+        );
+        bench.sandbox.load("test", wat.as_bytes()).map(|_| ()).unwrap_err().to_string()
+    };
+    let text = refusal("wasmcloud:messaging/handler@0.2.0", "handle-message");
+    assert!(text.contains("found `func(u32) -> u32`") && text.contains("reply-to: option<string>"), "{text}");
+    let text = refusal("wasmcloud:messaging/handler@0.3.0", "handle-message");
+    assert!(text.contains("this bus has wasmcloud:messaging/handler@0.2.0"), "{text}");
+    let text = refusal("wasi:messaging/incoming-handler@0.2.0-draft", "handle");
+    assert!(text.contains("permission-denied(string)"), "{text}");
+    let text = refusal("fermyon:spin/inbound-redis", "other");
+    assert!(text.contains("no such function"), "{text}");
+}
+
+#[test]
 fn what_a_toolchain_left_out_is_named() {
     let bench = Bench::new();
     let refusal = |wat: &str| bench.sandbox.load("test", wat.as_bytes()).map(|_| ()).unwrap_err();
