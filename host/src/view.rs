@@ -293,6 +293,8 @@ pub struct PluginView {
     pub deployed_by: Option<&'static str>,
     /// The component that is being compiled to take its place.
     pub compiling: Option<String>,
+    /// Since when it is being compiled: a large one takes seconds.
+    pub compiling_since_ms: Option<Millis>,
     /// Where what runs has to prove itself.
     pub probation: Option<ProbationView>,
     /// Versions that are not deployed again by themselves, the oldest first.

@@ -53,7 +53,7 @@ pub use views::{Accepted, Attempt, DeadLetter, Event, Plugin, Problem, Subscript
 
 /// How long anything that must happen may take. Far longer than it ever takes: past this it is taken to
 /// never happen.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Says that a test could not be run here, past the capture of a test's output: a skipped test must not
 /// look like one that passed.

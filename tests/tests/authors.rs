@@ -137,7 +137,7 @@ fn a_dead_letter_is_run_once_more() {
     let accepted = bus.publish(
         "orders",
         "customer-8",
-        &json!({ "do": "all", "orders": [told, { "do": "reject", "reason": "no" }]}),
+        json!({ "do": "all", "orders": [told, { "do": "reject", "reason": "no" }]}),
     );
     bus.settled("worker");
     let letter = bus.cli(&["dead-letters", "show", &format!("worker:{}", accepted.offset), "--json"]);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 const MANIFEST: &str = r#"
 [[subscription]]
 topics = ["orders"]
-timeout = "2s"
+timeout = "3s"
 concurrency = 2
 [subscription.retry]
 max_attempts = 2
@@ -160,7 +160,7 @@ fn obeys(language: &'static str, kind: &str, thrown: (&str, &str)) {
     assert_eq!(letter.attempts[0].text, "nie \u{1f980}");
     bench.dies("frobnicate", "rejected", &["reject"], &["unknown order frobnicate"]);
     bench.dies("throw bumm \u{fc}", "attempts-exhausted", &[thrown.0; 2], &["bumm \u{fc}", thrown.1]);
-    bench.dies("loop", "attempts-exhausted", &["timed-out"; 2], &["2s"]);
+    bench.dies("loop", "attempts-exhausted", &["timed-out"; 2], &["3s"]);
     bench.dies("hog", "attempts-exhausted", &["out-of-memory"; 2], &["64 MiB"]);
     bench.acks("ack");
 
@@ -348,7 +348,7 @@ fn a_command_obeys() {
     bench.dies("exit 3", "rejected", &["reject"], &["exited with 3"]);
     bench.dies("exit 75", "attempts-exhausted", &["retry"; 2], &["exited with 75"]);
     bench.dies("throw bumm", "rejected", &["reject"], &["bumm", "goroutine"]);
-    bench.dies("loop", "attempts-exhausted", &["timed-out"; 2], &["2s"]);
+    bench.dies("loop", "attempts-exhausted", &["timed-out"; 2], &["3s"]);
     bench.dies("hog", "attempts-exhausted", &["out-of-memory"; 2], &["64 MiB"]);
     bench.acks("garbage 1000000");
     bench.acks("lines 3");

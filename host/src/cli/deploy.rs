@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -69,9 +70,15 @@ pub(super) fn run(args: &DeployArgs, bus: &str, output: &Output) -> Result<(), F
     permit(&client, before.as_ref(), &files)?;
     let waited = Waited { before, digest: files.digest.clone(), replaced_manifest };
     let deadline = Instant::now() + args.timeout;
+    // On a terminal; elsewhere it draws nothing.
+    let spinner = ProgressBar::new_spinner();
     loop {
         let now = state(&client, &files.stem)?;
-        match waited.judge(now.as_ref()) {
+        let verdict = waited.judge(now.as_ref());
+        if verdict != Verdict::Wait {
+            spinner.finish_and_clear();
+        }
+        match verdict {
             Verdict::Runs => return report(&files, "running", now.as_ref(), output),
             Verdict::Failed(problem) => {
                 return Err(Failure::Failed(format!("{} was not deployed: {problem}", files.stem)));
@@ -86,7 +93,16 @@ pub(super) fn run(args: &DeployArgs, bus: &str, output: &Output) -> Result<(), F
                     files.folder.display()
                 )));
             }
-            Verdict::Wait => std::thread::sleep(POLL_INTERVAL),
+            Verdict::Wait => {
+                let seconds = now.as_ref().and_then(plugins::compiling_seconds);
+                let what = seconds.map_or_else(
+                    || format!("{} is in the plugin folder", files.stem),
+                    |seconds| format!("{} is being compiled, for {seconds} s", files.stem),
+                );
+                spinner.set_message(what);
+                spinner.tick();
+                std::thread::sleep(POLL_INTERVAL);
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `sandpost plugins`: what runs, what ran before, what does not run and why.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use clap::Subcommand;
 use serde_json::{Value, json};
 
@@ -63,7 +65,17 @@ fn status(plugin: &Value) -> String {
     if !plugin["compiling"].is_null() && status != "compiling" {
         status += &format!(", compiling {}", short(&plugin["compiling"]));
     }
+    if let Some(seconds) = compiling_seconds(plugin) {
+        status += &format!(" for {seconds} s");
+    }
     status
+}
+
+/// For how long a component is being compiled, by the clock of this machine.
+pub(super) fn compiling_seconds(plugin: &Value) -> Option<u64> {
+    let since_ms = plugin["compiling_since_ms"].as_u64()?;
+    let since = UNIX_EPOCH + Duration::from_millis(since_ms);
+    Some(SystemTime::now().duration_since(since).unwrap_or_default().as_secs())
 }
 
 /// How a version on probation does.

@@ -16,6 +16,7 @@ pub(super) fn idle(stem: &str, status: &'static str) -> PluginView {
         deployed_ms: None,
         deployed_by: None,
         compiling: None,
+        compiling_since_ms: None,
         probation: None,
         rolled_back: Vec::new(),
         deployments: Vec::new(),

@@ -310,6 +310,7 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
             Some((_, program)) => program,
             None => {
                 self.show_compiling(stem, version.digest);
+                tracing::info!(consumer = stem, digest = %version.digest.short(), bytes = bytes.len(), "compiling");
                 match self.load(stem, bytes.clone(), manifest.clone())? {
                     Ok(program) => program,
                     Err(failure) => {
@@ -446,6 +447,7 @@ impl<L: Loader, H: Host<L::Program>> Worker<L, H> {
         self.board.update(|state| {
             let view = state.views.entry(stem.to_owned()).or_insert_with(|| show::idle(stem, "compiling"));
             view.compiling = Some(digest.to_string());
+            view.compiling_since_ms = Some((self.options.clock)());
         });
     }
 
