@@ -1,12 +1,14 @@
-//! The command line. All commands but `serve`, `compact`, `run`, `plugins check` and `plugins deploy` only speak HTTP to a
-//! bus.
+//! The command line. All commands but `serve`, `compact`, `new`, `run`, `dev`, `plugins check` and `plugins
+//! deploy` only speak HTTP to a bus.
 
+mod changes;
 mod check;
 mod client;
 mod compact;
 mod confirm;
 mod dead_letters;
 mod deploy;
+mod dev;
 mod failure;
 mod new;
 mod output;
@@ -64,6 +66,7 @@ enum Command {
     Publish(publish::PublishArgs),
     Tail(tail::TailArgs),
     New(new::NewArgs),
+    Dev(dev::DevArgs),
     Run(run::RunArgs),
     Compact(compact::CompactArgs),
     /// List topics, read their messages, and take topics away
@@ -114,6 +117,7 @@ impl Cli {
         match &self.command {
             Command::Serve(args) => serve::run(args.config()?, output),
             Command::Publish(args) => publish::run(args, &client()?, output),
+            Command::Dev(args) => dev::run(args, output),
             Command::New(args) => new::run(args, output),
             Command::Run(args) => run::run(args, output),
             Command::Compact(args) => compact::run(args, output),

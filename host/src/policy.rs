@@ -243,7 +243,7 @@ pub struct Manifest {
     pub probation: Option<ProbationPolicy>,
 }
 
-/// How a consumer is built. Paths are below the manifest's folder.
+/// How a consumer is built, for `sandpost dev`. Paths are below the manifest's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuildSpec {
     /// Given to the shell. Without one there is nothing to build.

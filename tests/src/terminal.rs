@@ -69,6 +69,12 @@ impl Terminal {
         assert!(screen.text.contains(text), "`{text}` is not shown, but:\n{}", screen.text);
     }
 
+    /// All that was shown so far.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.screen.0.lock().unwrap_or_else(PoisonError::into_inner).text.clone()
+    }
+
     pub fn ctrl_c(&mut self) {
         self.keyboard.write_all(b"\x03").expect("the terminal takes keys");
         self.keyboard.flush().expect("the terminal takes keys");

@@ -175,6 +175,67 @@ fn a_consumer_is_run_again_when_it_changes() {
     terminal.ends();
 }
 
+#[test]
+fn a_project_is_built_and_deployed_on_every_change_before_the_authors_eyes() {
+    let bus = Daemon::setup().start();
+    let folder = bus.folder().join("hello");
+    bus.cli(&["new", "hello", "--lang", "wat", "--into", folder.to_str().unwrap()]).success();
+    let (manifest, consumer) = (folder.join("hello.toml"), folder.join("hello.wat"));
+    // A build that copies, so that one can fail.
+    let text = fs::read_to_string(&manifest).unwrap();
+    let built = text.replace(
+        "output = \"hello.wat\"",
+        "command = \"! grep wrong hello.wat && cp hello.wat built.wat\"\noutput = \"built.wat\"\nwatch = [\"hello.wat\"]",
+    );
+    assert_ne!(text, built);
+    fs::write(&manifest, built).unwrap();
+    let mut terminal = bus.cli_in_terminal(&format!("dev {}", manifest.display()));
+    terminal.shows("hello runs");
+    let shown = terminal.text();
+    let url = shown.split("listens on ").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap().to_owned();
+    let publish = |key: &str| {
+        bus.cli(&["publish", "order.placed", "--key", key, "--data", "{\"id\": \"o-1\"}", "--bus", &url]).success();
+    };
+    publish("ada");
+    terminal.shows("order.placed@1 ada");
+    terminal.shows("acked order.placed@1");
+    terminal.shows("invoice.due@1 ada");
+
+    // A build that fails: the good version goes on.
+    let good = fs::read_to_string(&consumer).unwrap();
+    fs::write(&consumer, format!("{good};; wrong\n")).unwrap();
+    terminal.shows("the last good version goes on");
+    publish("bob");
+    terminal.shows("acked order.placed@2");
+
+    // One that the bus refuses, and one that rejects.
+    fs::write(&consumer, "(module").unwrap();
+    terminal.shows("hello was not deployed");
+    let bad = good.replace("(if (i32.eqz (i32.load8_u offset=44 (local.get $call)))", "(if (i32.const 1)");
+    assert_ne!(bad, good);
+    fs::write(&consumer, bad).unwrap();
+    let runs = || terminal.text().matches("hello runs").count();
+    bus_wait(|| runs() == 2);
+    publish("cyd");
+    terminal.shows("an order needs a key");
+    terminal.shows("is a dead letter: rejected");
+    terminal.ctrl_c();
+    let (_, text) = terminal.ends();
+    assert!(text.contains("has stopped"), "{text}");
+    // Its bus has ended with it, and its folder can be used again.
+    let again = bus.cli(&["topics", "list", "--bus", &url]);
+    assert_eq!(again.code, Some(4), "{again}");
+}
+
+/// Waits for something that no bus tells.
+fn bus_wait(holds: impl Fn() -> bool) {
+    let began = std::time::Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < sandpost_tests::PATIENCE, "it does not come to hold");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
 /// A consumer in WebAssembly's text with this `handle`.
 fn module(handle: &str) -> String {
     format!(

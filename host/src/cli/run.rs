@@ -4,7 +4,6 @@ mod event;
 mod lines;
 mod report;
 mod state;
-mod watch;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 
+use super::changes::Changes;
 use super::failure::Failure;
 use super::output::Output;
 use super::workbench::{self, Workbench};
@@ -89,7 +89,7 @@ pub(super) fn run(args: &RunArgs, output: &Output) -> Result<(), Failure> {
     }
     let mut paths = vec![args.consumer.clone(), args.event.clone()];
     paths.push(args.manifest.clone().unwrap_or_else(|| args.consumer.with_extension("toml")));
-    let changes = watch::Changes::of(&paths)?;
+    let changes = Changes::of(&paths)?;
     loop {
         match once(args, &workbench, output) {
             Ok(_) => {}

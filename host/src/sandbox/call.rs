@@ -194,6 +194,17 @@ impl Program {
         if reusable {
             *slot = Some(instance);
         }
+        // For whoever writes a consumer and watches it. What it costs while nobody does is a look at a level.
+        tracing::debug!(
+            target: "delivery",
+            subscription = &*offer.subscription,
+            delivery = %format_args!("{}@{}", message.event.topic, message.sequence),
+            attempt = offer.attempt,
+            outcome = outcome.kind().as_str(),
+            took_us = started.elapsed().as_micros() as u64,
+            "{}",
+            outcome.text()
+        );
         let effects = if outcome == Outcome::Acked { effects } else { Effects::default() };
         Ok(Called { outcome, effects, state, duration: started.elapsed(), set_up, memory_bytes, fresh })
     }

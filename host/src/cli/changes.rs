@@ -1,6 +1,6 @@
-//! Waits until one of some files changes.
+//! Waits until one of some files or folders changes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
@@ -19,10 +19,18 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    /// Of files, which may not be there yet. Their folders are watched: programs replace files rather than write them.
-    pub(crate) fn of(files: &[PathBuf]) -> Result<Self, Failure> {
-        let wanted: BTreeSet<PathBuf> = files.iter().map(|file| absolute(file)).collect();
-        let folders: BTreeSet<PathBuf> = wanted.iter().filter_map(|file| Some(file.parent()?.to_owned())).collect();
+    /// Of files, which may not be there yet, and of folders with all that is in them. The folders of files are watched:
+    /// programs replace files rather than write them.
+    pub(crate) fn of(paths: &[PathBuf]) -> Result<Self, Failure> {
+        let wanted: BTreeSet<PathBuf> = paths.iter().map(|path| absolute(path)).collect();
+        let mut folders = BTreeMap::new();
+        for path in &wanted {
+            if path.is_dir() {
+                folders.insert(path.clone(), RecursiveMode::Recursive);
+            } else if let Some(folder) = path.parent() {
+                folders.entry(folder.to_owned()).or_insert(RecursiveMode::NonRecursive);
+            }
+        }
         let (sender, changed) = mpsc::channel();
         let tell = move |result: DebounceEventResult| {
             let news = match result {
@@ -30,7 +38,7 @@ impl Changes {
                     let meant = events
                         .iter()
                         .filter(|event| !event.kind.is_access())
-                        .any(|event| event.paths.iter().any(|path| wanted.contains(path)));
+                        .any(|event| event.paths.iter().any(|path| path.ancestors().any(|path| wanted.contains(path))));
                     if !meant {
                         return;
                     }
@@ -43,8 +51,8 @@ impl Changes {
         };
         let failed = |error: notify::Error| Failure::Failed(format!("changes cannot be watched: {error}"));
         let mut watcher = new_debouncer(QUIET, None, tell).map_err(failed)?;
-        for folder in &folders {
-            watcher.watch(folder, RecursiveMode::NonRecursive).map_err(failed)?;
+        for (folder, mode) in folders {
+            watcher.watch(folder, mode).map_err(failed)?;
         }
         Ok(Self { changed, _watcher: watcher })
     }
