@@ -292,7 +292,7 @@ fn a_pair_is_checked_before_it_is_deployed() {
     std::fs::write(&wasm, &component).expect("it is the test's own");
     std::fs::write(&toml, manifest("1")).expect("it is the test's own");
     let good = check();
-    for says in [&digest(&component), "worker takes orders", "sandpost:consumer/bus", "seen, told"] {
+    for says in [&digest(&component), "worker takes orders", "publishing, state", "seen, told"] {
         assert!(good.success().stdout.contains(says), "{says}: {good}");
     }
     assert!(!good.stdout.contains("note:"), "{good}");
