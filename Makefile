@@ -21,7 +21,7 @@ GUEST_BUILT := $(TARGET_DIR)/$(WASM)/guest
 # $(call copy,FROM,TO): TO keeps its time where nothing changed.
 copy = { cmp -s $(1) $(2) 2> /dev/null || cp $(1) $(2); }
 
-.PHONY: help demo test lint fmt build guests languages example-github example-payments example-polyglot example-video bench-engine languages-table dist check-rust check-wasm check-cc check-npm
+.PHONY: help demo test test-languages lint fmt build guests languages example-github example-payments example-polyglot example-video bench-engine languages-table dist check-rust check-wasm check-cc check-npm
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,11 @@ languages: check-rust check-wasm ## Get the toolchains of guest languages, and b
 
 test: build guests languages ## Run all tests, the demo and the examples
 	@CARGO=$(CARGO) .ci/test
+
+test-languages: build ## Test languages whose toolchains are too large for `make test`: Zig (413 MB)
+	@CARGO=$(CARGO) tests/languages/make $(GUESTS)/languages zig
+	$(CARGO) test $(LOCKED) --package sandpost-tests --test languages -- zig
+	@tests/languages/projects $(TARGET_DIR)/debug/sandpost zig
 
 lint: check-rust check-wasm check-cc ## Check the format, clippy (natively and for wasm) and the docs; warnings are errors
 	$(CARGO) fmt --all --check

@@ -9,7 +9,8 @@
  *     SP_CONSUMER(handle)
  *
  * Include it in one C file, and build with
- *     clang --target=wasm32-wasi -mexec-model=reactor -Os -Wl,--strip-debug -o hello.wasm hello.c
+ *     clang --target=wasm32-wasi -Os -c hello.c
+ *     clang --target=wasm32-wasi -mexec-model=reactor -Wl,--strip-debug -o hello.wasm hello.o
  *
  * Returning sp_ack() acknowledges the message: what was published and written to the state commits with it. After any
  * other return, a trap or a time-out, none of it happened.
@@ -110,9 +111,9 @@ static inline bool sp_starts_with(sp_bytes text, sp_bytes with) {
 }
 
 /* Memory until the handler returns. Never NULL: where there is no more, the call ends as out of memory. */
-static void *sp_alloc(size_t bytes);
+static inline void *sp_alloc(size_t bytes);
 /* As printf, into such memory. */
-static sp_bytes sp_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static inline sp_bytes sp_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 static inline sp_outcome sp_ack(void) { return (sp_outcome){.kind = SP_ACK}; }
 /* It failed now, and may succeed later: charged as an attempt. */
@@ -132,19 +133,19 @@ static inline sp_outcome sp_after(sp_outcome outcome, uint64_t ms) {
 /* An event without key, id, attributes or times. */
 static inline sp_outgoing sp_event(sp_bytes topic, sp_bytes data) { return (sp_outgoing){.topic = topic, .data = data}; }
 /* Stages an event. It is published if, and only if, the message is acknowledged. */
-static sp_error sp_publish(const sp_outgoing *event);
+static inline sp_error sp_publish(const sp_outgoing *event);
 
 /* The value of a key; `value->some` is false where there is none. */
-static sp_error sp_get(sp_bytes key, sp_optional *value);
-static sp_error sp_set(sp_bytes key, sp_bytes value);
-static sp_error sp_delete(sp_bytes key);
+static inline sp_error sp_get(sp_bytes key, sp_optional *value);
+static inline sp_error sp_set(sp_bytes key, sp_bytes value);
+static inline sp_error sp_delete(sp_bytes key);
 /* Entries whose keys begin with `prefix` and come after `after` (NULL for the first page), at most `limit`, and 1,000. */
-static sp_error sp_scan(sp_bytes prefix, const sp_bytes *after, uint32_t limit, sp_entries *entries);
+static inline sp_error sp_scan(sp_bytes prefix, const sp_bytes *after, uint32_t limit, sp_entries *entries);
 
 /* A value of the manifest's [config]. */
-static sp_optional sp_config(sp_bytes name);
+static inline sp_optional sp_config(sp_bytes name);
 /* A line in the bus's log. */
-static void sp_log(sp_level level, sp_bytes text);
+static inline void sp_log(sp_level level, sp_bytes text);
 
 /* Ends the handler with a retry where something was refused. */
 #define SP_TRY(expression)                                              \
@@ -179,7 +180,7 @@ static void *sp_take(size_t bytes, size_t align) {
     return (char *)(block + 1) + at;
 }
 
-static void sp_forget(void) {
+static inline void sp_forget(void) {
     while (sp_blocks && sp_blocks->next) {
         sp_block *block = sp_blocks;
         sp_blocks = block->next;
@@ -188,9 +189,9 @@ static void sp_forget(void) {
     if (sp_blocks) sp_blocks->used = 0;
 }
 
-static void *sp_alloc(size_t bytes) { return sp_take(bytes, 8); }
+static inline void *sp_alloc(size_t bytes) { return sp_take(bytes, 8); }
 
-static sp_bytes sp_format(const char *format, ...) {
+static inline sp_bytes sp_format(const char *format, ...) {
     va_list arguments, again;
     va_start(arguments, format);
     va_copy(again, arguments);
@@ -220,51 +221,51 @@ SP_IMPORT("state", "scan") void sp_import_scan(const char *, size_t, bool, const
 SP_IMPORT("config", "get") void sp_import_config(const char *, size_t, sp_optional *);
 SP_IMPORT("log", "write") void sp_import_log(uint32_t, const char *, size_t);
 
-static sp_error sp_publish(const sp_outgoing *event) {
+static inline sp_error sp_publish(const sp_outgoing *event) {
     sp_refusal refusal;
     sp_import_publish(event, &refusal);
     if (!refusal.failed) return SP_NO_ERROR;
     return (sp_error){(sp_error_kind)(SP_NOT_GRANTED + refusal.error.kind), refusal.error.text};
 }
 
-static sp_error sp_state_error(const sp_answer *answer) {
+static inline sp_error sp_state_error(const sp_answer *answer) {
     if (!answer->failed) return SP_NO_ERROR;
     return (sp_error){(sp_error_kind)(SP_INVALID_KEY + answer->as.error.kind), answer->as.error.text};
 }
 
-static sp_error sp_get(sp_bytes key, sp_optional *value) {
+static inline sp_error sp_get(sp_bytes key, sp_optional *value) {
     sp_answer answer;
     sp_import_get(key.ptr, key.len, &answer);
     *value = answer.failed ? SP_NONE : answer.as.value;
     return sp_state_error(&answer);
 }
 
-static sp_error sp_set(sp_bytes key, sp_bytes value) {
+static inline sp_error sp_set(sp_bytes key, sp_bytes value) {
     sp_answer answer;
     sp_import_set(key.ptr, key.len, value.ptr, value.len, &answer);
     return sp_state_error(&answer);
 }
 
-static sp_error sp_delete(sp_bytes key) {
+static inline sp_error sp_delete(sp_bytes key) {
     sp_answer answer;
     sp_import_delete(key.ptr, key.len, &answer);
     return sp_state_error(&answer);
 }
 
-static sp_error sp_scan(sp_bytes prefix, const sp_bytes *after, uint32_t limit, sp_entries *entries) {
+static inline sp_error sp_scan(sp_bytes prefix, const sp_bytes *after, uint32_t limit, sp_entries *entries) {
     sp_answer answer;
     sp_import_scan(prefix.ptr, prefix.len, after != NULL, after ? after->ptr : NULL, after ? after->len : 0, limit, &answer);
     *entries = answer.failed ? (sp_entries){NULL, 0} : answer.as.entries;
     return sp_state_error(&answer);
 }
 
-static sp_optional sp_config(sp_bytes name) {
+static inline sp_optional sp_config(sp_bytes name) {
     sp_optional value;
     sp_import_config(name.ptr, name.len, &value);
     return value;
 }
 
-static void sp_log(sp_level level, sp_bytes text) { sp_import_log(level, text.ptr, text.len); }
+static inline void sp_log(sp_level level, sp_bytes text) { sp_import_log(level, text.ptr, text.len); }
 
 /* Where the bus puts messages, and what its functions return. */
 __attribute__((export_name("cabi_realloc"), used)) void *sp_realloc(void *old, size_t old_bytes, size_t align, size_t bytes) {
@@ -379,7 +380,7 @@ static inline sp_outcome sp_test_deliver(sp_handler *handler, const sp_message *
     return outcome;
 }
 
-static sp_error sp_publish(const sp_outgoing *event) {
+static inline sp_error sp_publish(const sp_outgoing *event) {
     bool granted = false;
     for (size_t at = 0; at < sp_test_granted.len; at++) granted |= sp_equal(sp_test_granted.topics[at], event->topic);
     if (!granted) return (sp_error){SP_NOT_GRANTED, sp_text("the manifest does not grant publishing to this topic")};
@@ -400,24 +401,24 @@ static inline sp_error sp_test_key(sp_bytes key) {
     return (sp_error){SP_INVALID_KEY, sp_text("a key has 1 to 1024 bytes")};
 }
 
-static sp_error sp_get(sp_bytes key, sp_optional *value) {
+static inline sp_error sp_get(sp_bytes key, sp_optional *value) {
     *value = sp_test_find(&sp_test_state, key);
     return sp_test_key(key);
 }
 
-static sp_error sp_set(sp_bytes key, sp_bytes value) {
+static inline sp_error sp_set(sp_bytes key, sp_bytes value) {
     sp_error error = sp_test_key(key);
     if (error.kind == SP_OK) sp_test_put(&sp_test_state, key, &value);
     return error;
 }
 
-static sp_error sp_delete(sp_bytes key) {
+static inline sp_error sp_delete(sp_bytes key) {
     sp_error error = sp_test_key(key);
     if (error.kind == SP_OK) sp_test_put(&sp_test_state, key, NULL);
     return error;
 }
 
-static sp_error sp_scan(sp_bytes prefix, const sp_bytes *after, uint32_t limit, sp_entries *entries) {
+static inline sp_error sp_scan(sp_bytes prefix, const sp_bytes *after, uint32_t limit, sp_entries *entries) {
     sp_entry *page = sp_alloc(sizeof(sp_entry) * (sp_test_state.len + 1));
     size_t len = 0;
     for (size_t at = 0; at < sp_test_state.len && len < limit; at++) {
@@ -429,8 +430,8 @@ static sp_error sp_scan(sp_bytes prefix, const sp_bytes *after, uint32_t limit, 
     return SP_NO_ERROR;
 }
 
-static sp_optional sp_config(sp_bytes name) { return sp_test_find(&sp_test_config, name); }
-static void sp_log(sp_level level, sp_bytes text) {
+static inline sp_optional sp_config(sp_bytes name) { return sp_test_find(&sp_test_config, name); }
+static inline void sp_log(sp_level level, sp_bytes text) {
     static const char *const levels[] = {"trace", "debug", "info", "warn", "error"};
     fprintf(stderr, "%s: %.*s\n", levels[level], SP_ARG(text));
 }

@@ -418,4 +418,5 @@ languages! {
     rust = "component", ("trapped", "told_to_throw");
     ts = "component", ("retry", "RangeError");
     wat = "core module", ("trapped", "told_to_throw");
+    zig = "core module", ("trapped", "toldToThrow");
 }

@@ -43,6 +43,7 @@ enum Language {
     Python,
     Go,
     C,
+    Zig,
     #[value(name = "assemblyscript")]
     AssemblyScript,
     /// WebAssembly's text, with nothing to build

@@ -70,10 +70,10 @@ impl Bus {
             let last: Vec<&str> = last.into_iter().rev().collect();
             return Err(Failure::Failed(format!("the bus does not start:\n{}", last.join("\n"))));
         };
-        follow(log, news.clone(), true, |line| log_line(line));
+        follow(log, news.clone(), true, log_line);
         let mut bus = Self { program, plugins, url, serve, tails: Vec::new() };
-        bus.tail(">", news, |line| event_line(line))?;
-        bus.tail("$dead-letters.>", news, |line| dead_letter_line(line))?;
+        bus.tail(">", news, event_line)?;
+        bus.tail("$dead-letters.>", news, dead_letter_line)?;
         Ok(bus)
     }
 

@@ -33,6 +33,9 @@ pub(super) fn template(language: Language) -> &'static [File] {
             "Makefile", "README.md", "gitignore", "go.mod", "handle.go", "handle_test.go", "main.go", "{{name}}.toml"],
         Language::C => files!["c/template/":
             "Makefile", "README.md", "gitignore", "src/consumer.c", "src/consumer.h", "src/main.c", "src/test.c", "{{name}}.toml"],
+        Language::Zig => {
+            files!["zig/template/": "Makefile", "README.md", "gitignore", "src/consumer.zig", "{{name}}.toml"]
+        }
         Language::AssemblyScript => files!["assemblyscript/template/":
             "README.md", "gitignore", "package.json", "src/consumer.ts", "src/main.ts", "test/consumer.test.js", "{{name}}.toml"],
         Language::Wat => files!["wat/template/": "README.md", "gitignore", "test.sh", "{{name}}.toml", "{{name}}.wat"],
@@ -55,6 +58,7 @@ pub(super) fn sdk(language: Language) -> &'static [&'static [File]] {
         files!["python/": "sandpost/__init__.py", "sandpost/_component.py", "sandpost/py.typed", "sandpost/testing.py"];
     const GO: &[File] = files!["go/": "go.mod", "sandpost.go", "testing.go", "wasm.go"];
     const C: &[File] = files!["c/": "sandpost.h"];
+    const ZIG: &[File] = files!["zig/": "sandpost.zig"];
     const ASSEMBLYSCRIPT: &[File] = files!["assemblyscript/": "sandpost.ts", "testing.js"];
     match language {
         Language::Rust => &[RUST, WIT, HTTP_WIT],
@@ -62,6 +66,7 @@ pub(super) fn sdk(language: Language) -> &'static [&'static [File]] {
         Language::Python => &[PYTHON, WIT],
         Language::Go => &[GO],
         Language::C => &[C],
+        Language::Zig => &[ZIG],
         Language::AssemblyScript => &[ASSEMBLYSCRIPT],
         Language::Wat | Language::Command => &[],
     }
