@@ -1,6 +1,7 @@
 //! The sandbox as a whole, on a guest written in WebAssembly's text that obeys its message.
 
 mod kinds;
+mod refusals;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -521,58 +522,6 @@ impl tracing::Subscriber for Lines {
     fn record_follows_from(&self, _span: &tracing::span::Id, _follows: &tracing::span::Id) {}
     fn enter(&self, _span: &tracing::span::Id) {}
     fn exit(&self, _span: &tracing::span::Id) {}
-}
-
-#[test]
-fn what_is_no_consumer_is_refused_by_name() {
-    let bench = Bench::new();
-    let refusal = |bytes: &[u8]| bench.sandbox.load("test", bytes).map(|_| ()).unwrap_err();
-    let of_wat = |wat: &str| refusal(&wat::parse_str(wat).unwrap());
-    assert_eq!(refusal(b""), LoadError::Empty);
-    assert_eq!(refusal(b"#!/bin/sh\n"), LoadError::NotWasm { begins: "23 21 2f 62 69 6e 2f 73".to_owned() });
-    assert!(matches!(refusal(b" (component (frob))"), LoadError::Text { error } if error.contains("frob")));
-    assert!(matches!(of_wat("(module)"), LoadError::NoEntry { .. }));
-    assert!(matches!(refusal(b"\0asm\x0d\0\x01\0rubbish"), LoadError::Invalid { .. }));
-    let cut = wat::parse_str(SCRIPT).unwrap();
-    assert!(matches!(refusal(&cut[..cut.len() / 2]), LoadError::Invalid { .. }));
-
-    let unknown = r#"(component (import "wasi:keyvalue/store@0.2.0" (instance)) (import "surprise" (func)))"#;
-    let error = of_wat(unknown);
-    assert_eq!(
-        error,
-        LoadError::Import { imports: vec!["wasi:keyvalue/store@0.2.0".to_owned(), "surprise".to_owned()] }
-    );
-    assert!(error.to_string().contains("`wasi:keyvalue/store@0.2.0`, `surprise`"), "{error}");
-    assert!(error.to_string().contains("sandpost:consumer/bus@0.1.0"), "{error}");
-    let other_shape = r#"(component (import "sandpost:consumer/config@0.1.0" (instance
-        (export "get" (func (param "name" u32) (result (option string)))))))"#;
-    assert!(matches!(of_wat(other_shape), LoadError::ImportMismatch { .. }));
-
-    assert_eq!(of_wat("(component)"), LoadError::NoHandle { exports: Vec::new() });
-    let other_export =
-        SCRIPT.replace(r#"(func (export "handle") (param "message""#, r#"(func (export "run") (param "message""#);
-    assert_eq!(of_wat(&other_export), LoadError::NoHandle { exports: vec!["run".to_owned()] });
-    let other_handle = r#"(component
-        (core module $m (func (export "handle") (param i32) (result i32) unreachable))
-        (core instance $m (instantiate $m))
-        (func (export "handle") (param "number" u32) (result u32) (canon lift (core func $m "handle"))))"#;
-    assert_eq!(of_wat(other_handle), LoadError::WrongHandle { found: "func(u32) -> u32".to_owned() });
-    let other_field = SCRIPT.replace(r#"(field "redrives" u32)"#, r#"(field "redrives" s32)"#);
-    let LoadError::WrongHandle { found } = of_wat(&other_field) else { panic!() };
-    assert!(found.contains("redrives: s32"), "{found}");
-
-    let mut bomb = r#"(component (type $t0 (tuple string string))"#.to_owned();
-    for level in 1..16 {
-        let _ = write!(bomb, "(type $t{level} (tuple $t{} $t{}))", level - 1, level - 1);
-    }
-    bomb += r#"(core module $m (memory (export "m") 1)
-            (func (export "r") (param i32 i32 i32 i32) (result i32) unreachable)
-            (func (export "handle") (param i32) unreachable))
-        (core instance $m (instantiate $m))
-        (func (export "handle") (param "bomb" $t15)
-            (canon lift (core func $m "handle") (memory (core memory $m "m")) (realloc (core func $m "r")))))"#;
-    let LoadError::WrongHandle { found } = of_wat(&bomb) else { panic!() };
-    assert!(found.len() < 3_000 && found.ends_with(" ..."), "{}", found.len());
 }
 
 #[test]

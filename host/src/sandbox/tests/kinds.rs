@@ -4,7 +4,7 @@ use super::*;
 use crate::policy::{CommandPolicy, Stdout};
 
 /// A core module whose `handle` is this.
-fn module(imports: &str, handle: &str) -> String {
+pub(super) fn module(imports: &str, handle: &str) -> String {
     format!(
         r#"(module {imports} (memory (export "memory") 1)
             (global $free (mut i32) (i32.const 4096))
@@ -156,47 +156,4 @@ fn a_command_is_a_process_for_each_message() {
     assert!(run(publish("out.lines"), b"1 one\ntwo").effects.publishes.is_empty());
     let Outcome::Retry { reason, .. } = run(publish("elsewhere"), b"0 one\ntwo").outcome else { panic!() };
     assert!(reason.contains("line 1") && reason.contains("elsewhere"), "{reason}");
-}
-
-#[test]
-fn another_platforms_handler_in_another_form_is_refused_with_what_was_found() {
-    let bench = Bench::new();
-    let refusal = |name: &str, function: &str| {
-        let wat = format!(
-            r#"(component
-                (core module $m (func (export "f") (param i32) (result i32) unreachable))
-                (core instance $m (instantiate $m))
-                (func $f (param "n" u32) (result u32) (canon lift (core func $m "f")))
-                (instance $i (export "{function}" (func $f)))
-                (export "{name}" (instance $i)))"#
-        );
-        bench.sandbox.load("test", wat.as_bytes()).map(|_| ()).unwrap_err().to_string()
-    };
-    let text = refusal("wasmcloud:messaging/handler@0.2.0", "handle-message");
-    assert!(text.contains("found `func(u32) -> u32`") && text.contains("reply-to: option<string>"), "{text}");
-    let text = refusal("wasmcloud:messaging/handler@0.3.0", "handle-message");
-    assert!(text.contains("this bus has wasmcloud:messaging/handler@0.2.0"), "{text}");
-    let text = refusal("wasi:messaging/incoming-handler@0.2.0-draft", "handle");
-    assert!(text.contains("permission-denied(string)"), "{text}");
-    let text = refusal("fermyon:spin/inbound-redis", "other");
-    assert!(text.contains("no such function"), "{text}");
-}
-
-#[test]
-fn what_a_toolchain_left_out_is_named() {
-    let bench = Bench::new();
-    let refusal = |wat: &str| bench.sandbox.load("test", wat.as_bytes()).map(|_| ()).unwrap_err();
-    let LoadError::Wrap { error } =
-        refusal(&module("", "(i32.const 64)").replace("(param i32) (result i32) (i32", "(result i32) (i32"))
-    else {
-        panic!()
-    };
-    assert!(error.contains("handle"), "{error}");
-    let wrong_import = module(r#"(import "sandpost:consumer/state@0.1.0" "put" (func (param i32)))"#, "(i32.const 64)");
-    let LoadError::Wrap { error } = refusal(&wrong_import) else { panic!() };
-    assert!(error.contains("put"), "{error}");
-    let other_version =
-        module(r#"(import "sandpost:consumer/state@0.2.0" "get" (func (param i32)))"#, "(i32.const 64)");
-    let LoadError::Wrap { error } = refusal(&other_version) else { panic!() };
-    assert!(error.contains("0.2.0"), "{error}");
 }
