@@ -3,8 +3,10 @@
 //! **Architecture invariant:** the sandbox never sees the log. What a call reads of its state comes from
 //! a [`StateSource`]; what it wants to change comes back as [`Effects`], for `dispatch` to commit or drop.
 //!
-//! [`Sandbox::load`] makes a [`Component`] of a file's bytes (`load`, `artifact`, `signature`); a
-//! [`Program`] is that with what its manifest grants, and runs one message a call (`call`, `ending`).
+//! [`Sandbox::load`] makes a [`Component`] of a file's bytes (`load`, `artifact`, `signature`), whatever [`Kind`] it is: core
+//! modules are looked at (`module`) and made components (`wrap`, with the `shim`), handlers of others are in `platforms`; a
+//! [`Program`] is that with what its manifest grants, and runs one message a call (`call`, `ending`; a
+//! process for each in `command`).
 //! What a guest may touch meanwhile is linked in `imports` (`publish`, `state`, `output`, `http` with its
 //! `secrets`), and held in its store (`guest`).
 
