@@ -35,9 +35,9 @@ languages: check-rust check-wasm ## Get the toolchains of guest languages, and b
 test: build guests languages ## Run all tests, the demo and the examples
 	@CARGO=$(CARGO) .ci/test
 
-test-languages: build ## Test languages whose toolchains are too large for `make test`: Zig (413 MB)
-	@CARGO=$(CARGO) tests/languages/make $(GUESTS)/languages zig
-	$(CARGO) test $(LOCKED) --package sandpost-tests --test languages -- zig
+test-languages: build ## Test what is too large for `make test`: Zig (413 MB), and JavaScript by StarlingMonkey (396 MB)
+	@CARGO=$(CARGO) tests/languages/make $(GUESTS)/languages zig starlingmonkey
+	$(CARGO) test $(LOCKED) --package sandpost-tests --test languages -- zig starlingmonkey
 	@tests/languages/projects $(TARGET_DIR)/debug/sandpost zig
 
 lint: check-rust check-wasm check-cc ## Check the format, clippy (natively and for wasm) and the docs; warnings are errors

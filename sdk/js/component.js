@@ -5,11 +5,31 @@
 //
 //   export const handle = consumer(handler);
 
-import bus from "sandpost:consumer/bus@0.1.0";
-import config from "sandpost:consumer/config@0.1.0";
-import log from "sandpost:consumer/log@0.1.0";
-import state from "sandpost:consumer/state@0.1.0";
+// It is the same on both engines, QuickJS (componentize-qjs) and StarlingMonkey (componentize-js).
+
+import * as busImport from "sandpost:consumer/bus@0.1.0";
+import * as configImport from "sandpost:consumer/config@0.1.0";
+import * as logImport from "sandpost:consumer/log@0.1.0";
+import * as stateImport from "sandpost:consumer/state@0.1.0";
 import { Bus, Message, Refused, failureOf } from "./sandpost.js";
+
+// QuickJS has an interface's functions in its default export, StarlingMonkey has each under its name.
+const [bus, config, log, state] = [busImport, configImport, logImport, stateImport].map((found) => found.default ?? found);
+
+// 64-bit integers are numbers in QuickJS and BigInts in StarlingMonkey. All of the contract are below 2^53.
+let isBig = false;
+
+function toHost(integer) {
+  return integer !== null && isBig ? BigInt(Math.trunc(integer)) : integer;
+}
+
+function toNumbers(record) {
+  const numbers = { ...record };
+  for (const [name, value] of Object.entries(numbers)) {
+    if (typeof value === "bigint") numbers[name] = Number(value);
+  }
+  return numbers;
+}
 
 /** What an import throws carries `{ tag, val }`: one of the errors of the contract. */
 function refused(call) {
@@ -30,8 +50,8 @@ const host = {
         id: event.id ?? null,
         subject: event.subject ?? null,
         contentType: event.contentType ?? null,
-        deliverAtMs: event.deliverAtMs ?? null,
-        expiresMs: event.expiresMs ?? null,
+        deliverAtMs: toHost(event.deliverAtMs ?? null),
+        expiresMs: toHost(event.expiresMs ?? null),
       }),
     ),
   get: (key) => {
@@ -76,12 +96,16 @@ globalThis.console = {
 /** Makes what a component exports of a handler. */
 export function consumer(handler) {
   return (message, delivery) => {
+    isBig = typeof message.acceptedMs === "bigint";
     try {
-      const answer = handler(new Message({ ...message, data: bytes(message.data) }), new Bus(host, delivery));
+      const given = new Message({ ...toNumbers(message), data: bytes(message.data) });
+      const answer = handler(given, new Bus(host, toNumbers(delivery)));
       // A promise would be settled when the call is long over, and what it stages be lost.
       if (typeof answer?.then === "function") throw new TypeError("a handler is synchronous; this one returned a promise");
     } catch (error) {
-      throw failureOf(error);
+      const failure = failureOf(error);
+      if (failure.tag !== "reject") failure.val.afterMs = toHost(failure.val.afterMs);
+      throw failure;
     }
   };
 }

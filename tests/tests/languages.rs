@@ -416,6 +416,7 @@ languages! {
     js = "component", ("retry", "RangeError");
     python = "component", ("retry", "Traceback");
     rust = "component", ("trapped", "told_to_throw");
+    starlingmonkey = "component", ("retry", "RangeError");
     ts = "component", ("retry", "RangeError");
     wat = "core module", ("trapped", "told_to_throw");
     zig = "core module", ("trapped", "toldToThrow");
