@@ -21,7 +21,7 @@ GUEST_BUILT := $(TARGET_DIR)/$(WASM)/guest
 # $(call copy,FROM,TO): TO keeps its time where nothing changed.
 copy = { cmp -s $(1) $(2) 2> /dev/null || cp $(1) $(2); }
 
-.PHONY: help demo test test-languages lint fmt build guests languages example-github example-payments example-polyglot example-video bench-engine languages-table dist check-rust check-wasm check-cc check-npm
+.PHONY: help demo test test-languages soak lint fmt build guests languages example-github example-payments example-polyglot example-video bench-engine languages-table dist check-rust check-wasm check-cc check-npm
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test-languages: build ## Test what is too large for `make test`: Zig (413 MB), a
 	@CARGO=$(CARGO) tests/languages/make $(GUESTS)/languages zig starlingmonkey
 	$(CARGO) test $(LOCKED) --package sandpost-tests --test languages -- zig starlingmonkey
 	@tests/languages/projects $(TARGET_DIR)/debug/sandpost zig
+
+soak: check-rust check-cc ## Cut the disk off at every write and sync of 40 workloads, in every way (some minutes)
+	SANDPOST_CUTS_SEEDS=40 $(CARGO) test $(LOCKED) --package sandpost --lib cuts -- --nocapture
 
 lint: check-rust check-wasm check-cc ## Check the format, clippy (natively and for wasm) and the docs; warnings are errors
 	$(CARGO) fmt --all --check

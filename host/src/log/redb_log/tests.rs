@@ -1,11 +1,11 @@
 //! Tests of the log on real files, by what they are about.
 
+mod cuts;
 mod delivery_rows;
 mod durability;
 mod failure;
 mod messages;
 mod opening;
-mod power_cut;
 mod removal;
 mod scheduled;
 mod state;

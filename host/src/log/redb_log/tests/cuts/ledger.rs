@@ -1,0 +1,299 @@
+//! What the log must hold after so many transactions, as naive maps; and the same as it is read from a log.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::super::{Bench, WIDE, selection};
+use crate::log::{
+    Change, Counts, DeadRow, HeldAt, HeldRow, Log as _, Parks, Release, RetryRow, Settlement, SubscriptionId, Txn,
+};
+use crate::message::{Event, Millis, Offset, Sequence};
+use crate::outcome::Digest;
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Ledger {
+    /// Messages that are there.
+    pub(super) messages: BTreeMap<Offset, Stored>,
+    end: Offset,
+    sequences: BTreeMap<String, Sequence>,
+    /// By number.
+    pub(super) scheduled: BTreeMap<u64, (Millis, String)>,
+    pub(super) state: BTreeMap<(String, String), Bytes>,
+    pub(super) accounts: BTreeMap<String, Account>,
+    plugins: BTreeMap<String, Digest>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Stored {
+    pub(super) topic: String,
+    pub(super) sequence: Sequence,
+    pub(super) id: String,
+    accepted_ms: Millis,
+    data: Bytes,
+}
+
+impl Stored {
+    /// Whether subscriptions take it: they have `order.>` alone.
+    pub(super) fn is_matched(&self) -> bool {
+        self.topic.starts_with("order.")
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Account {
+    pub(super) id: SubscriptionId,
+    pub(super) epoch: u64,
+    pub(super) paused: bool,
+    /// Every offset below the end that its position passed.
+    pub(super) passed: BTreeSet<Offset>,
+    pub(super) counts: Counts,
+    pub(super) retries: BTreeMap<Offset, Arc<RetryRow>>,
+    pub(super) held: BTreeMap<HeldAt, Arc<HeldRow>>,
+    pub(super) dead: BTreeMap<Offset, Arc<DeadRow>>,
+    pub(super) parks: BTreeMap<Offset, Parks>,
+}
+
+impl Account {
+    /// Whether it has a row for a message, of whatever kind.
+    pub(super) fn has_row(&self, offset: Offset) -> bool {
+        let is_held = self.held.values().any(|row| row.offsets.contains(&offset));
+        self.retries.contains_key(&offset) || self.dead.contains_key(&offset) || is_held
+    }
+
+    fn settle(&mut self, settlement: &Settlement) {
+        fn put<K: Ord + Copy, V: Clone>(rows: &mut BTreeMap<K, V>, changes: &[(K, Option<V>)]) {
+            for (key, row) in changes {
+                match row {
+                    Some(row) => rows.insert(*key, row.clone()),
+                    None => rows.remove(key),
+                };
+            }
+        }
+        for &(from, to) in &settlement.passed {
+            self.passed.extend(from..to);
+        }
+        self.counts.apply(&settlement.counts);
+        put(&mut self.retries, &settlement.retries);
+        put(&mut self.held, &settlement.held);
+        put(&mut self.dead, &settlement.dead);
+        put(&mut self.parks, &settlement.parks);
+    }
+}
+
+impl Ledger {
+    pub(super) fn end(&self) -> Offset {
+        self.end
+    }
+
+    /// A transaction happened; `stored` are those of its appends that are no duplicates, and `created` is the id of the
+    /// subscription that it made.
+    pub(super) fn apply(
+        &mut self,
+        txn: &Txn,
+        stored: &[Event],
+        created: Option<SubscriptionId>,
+        next_scheduled: &mut u64,
+    ) {
+        for event in stored {
+            match event.deliver_at_ms.filter(|due_ms| *due_ms > txn.now_ms) {
+                Some(due_ms) => {
+                    *next_scheduled += 1;
+                    self.scheduled.insert(*next_scheduled, (due_ms, event.id.clone()));
+                }
+                None => self.store(event, txn.now_ms),
+            }
+        }
+        for release in &txn.releases {
+            let (Release::Due(scheduled) | Release::Cancelled(scheduled)) = release;
+            self.scheduled.remove(&scheduled.at.number);
+            if matches!(release, Release::Due(_)) {
+                self.store(&scheduled.event, txn.now_ms);
+            }
+        }
+        for write in &txn.writes {
+            let key = (write.consumer.to_string(), write.key.clone());
+            match &write.value {
+                Some(value) => self.state.insert(key, value.clone()),
+                None => self.state.remove(&key),
+            };
+        }
+        for settlement in &txn.settlements {
+            let account = self.accounts.values_mut().find(|account| account.id == settlement.subscription);
+            account.expect("it is there").settle(settlement);
+            for event in &settlement.events {
+                self.store(event, txn.now_ms);
+            }
+        }
+        for change in &txn.changes {
+            self.change(change, created);
+        }
+    }
+
+    fn store(&mut self, event: &Event, accepted_ms: Millis) {
+        let topic = event.topic.as_str().to_owned();
+        let sequence = self.sequences.entry(topic.clone()).or_default();
+        *sequence += 1;
+        let stored = Stored { topic, sequence: *sequence, id: event.id.clone(), accepted_ms, data: event.data.clone() };
+        self.messages.insert(self.end, stored);
+        self.end += 1;
+    }
+
+    fn change(&mut self, change: &Change, created: Option<SubscriptionId>) {
+        let end = self.end;
+        match change {
+            Change::CreateSubscription { name, record, position } => {
+                let account = Account {
+                    id: created.expect("it has an id"),
+                    epoch: record.epoch,
+                    paused: record.paused,
+                    passed: (0..position.floor()).collect(),
+                    counts: Counts::default(),
+                    retries: BTreeMap::new(),
+                    held: BTreeMap::new(),
+                    dead: BTreeMap::new(),
+                    parks: BTreeMap::new(),
+                };
+                self.accounts.insert(name.clone(), account);
+            }
+            Change::RemoveSubscription { id } => self.accounts.retain(|_, account| account.id != *id),
+            Change::PauseSubscription { id, paused } => self.account(*id).paused = *paused,
+            Change::Seek { id, record, position, counts, dead, parks } => {
+                let account = self.account(*id);
+                account.epoch = record.epoch;
+                account.passed = (0..end).filter(|offset| position.contains(*offset)).collect();
+                account.counts = *counts;
+                account.retries.clear();
+                account.held.clear();
+                account.dead.extend(dead.iter().cloned());
+                account.parks.extend(parks.iter().cloned());
+            }
+            Change::SetPlugin { stem, record: Some(record) } => {
+                self.plugins.insert(stem.clone(), record.digest);
+            }
+            Change::SetPlugin { stem, record: None } => {
+                self.plugins.remove(stem);
+            }
+            Change::RemoveMessages(removal) => {
+                for &(from, to) in &removal.ranges {
+                    self.messages.retain(|offset, _| !(from..to).contains(offset));
+                }
+            }
+            Change::UpdateSubscription { .. } | Change::RemoveTopic { .. } => unreachable!("the workload makes none"),
+        }
+    }
+
+    fn account(&mut self, id: SubscriptionId) -> &mut Account {
+        self.accounts.values_mut().find(|account| account.id == id).expect("it is there")
+    }
+
+    /// What a log holds, by all ways of reading it.
+    pub(super) fn of(bench: &Bench) -> Self {
+        let log = &bench.log;
+        let mut ledger = Self { end: log.end(), ..Self::default() };
+        let mut next = 0;
+        // Wildcards do not match what is the bus's own.
+        let everything = selection(">,$dead-letters.*");
+        while next < ledger.end {
+            let batch = log.read(&everything, next, WIDE).unwrap();
+            next = batch.next;
+            for message in batch.messages {
+                let stored = Stored {
+                    topic: message.event.topic.as_str().to_owned(),
+                    sequence: message.sequence,
+                    id: message.event.id.clone(),
+                    accepted_ms: message.accepted_ms,
+                    data: message.event.data.clone(),
+                };
+                ledger.messages.insert(message.offset, stored);
+            }
+        }
+        for topic in log.topics() {
+            ledger.sequences.insert(topic.name.as_str().to_owned(), topic.last_sequence);
+        }
+        for scheduled in log.scheduled(None, None, WIDE).unwrap() {
+            ledger.scheduled.insert(scheduled.at.number, (scheduled.at.due_ms, scheduled.event.id));
+        }
+        for (consumer, _) in log.state_sizes() {
+            let entries = log.state_scan(&consumer, "", None, 1_000).unwrap();
+            for (key, value) in entries.entries {
+                ledger.state.insert((consumer.clone(), key.to_string()), value);
+            }
+        }
+        let loaded = log.load().unwrap();
+        for found in loaded.subscriptions {
+            let row = |offset| log.retry(found.id, offset).unwrap().expect("a row that is listed is there");
+            let held = |at| log.held(at).unwrap().expect("a row that is listed is there");
+            let account = Account {
+                id: found.id,
+                epoch: found.record.epoch,
+                paused: found.record.paused,
+                passed: (0..ledger.end).filter(|offset| found.position.contains(*offset)).collect(),
+                counts: found.counts,
+                retries: found.retries.iter().map(|retry| (retry.offset, row(retry.offset))).collect(),
+                held: found.held.iter().map(|(at, ..)| (*at, held(*at))).collect(),
+                dead: log
+                    .dead_letters(Some(found.id), None, usize::MAX)
+                    .unwrap()
+                    .into_iter()
+                    .map(|letter| (letter.offset, letter.row))
+                    .collect(),
+                parks: found.parks.into_iter().collect(),
+            };
+            ledger.accounts.insert(found.name, account);
+        }
+        for (stem, record) in loaded.plugins {
+            ledger.plugins.insert(stem, record.digest);
+        }
+        ledger
+    }
+
+    /// The promise, for what is in an account.
+    pub(super) fn check(&self) {
+        for (name, account) in &self.accounts {
+            let counts = &account.counts;
+            assert!(counts.conserved(), "{name}: {counts:?}");
+            let held: usize = account.held.values().map(|row| row.offsets.len() - row.front as usize).sum();
+            assert_eq!(counts.rows, (account.retries.len() + held) as u64, "{name}: a row for each pending message");
+            assert_eq!(counts.dead, account.dead.len() as u64, "{name}: a dead letter for each dead message");
+            let needed = account.retries.keys().chain(account.dead.keys());
+            let needed = needed.chain(account.held.values().flat_map(|row| &row.offsets[row.front as usize..]));
+            for offset in needed {
+                assert!(self.messages.contains_key(offset), "{name}: the message at {offset} is needed");
+                assert!(account.passed.contains(offset), "{name}: {offset} has a row and is not passed");
+            }
+        }
+    }
+
+    /// Where two differ, in a few words.
+    pub(super) fn difference(&self, found: &Self) -> String {
+        let mut parts = Vec::new();
+        if self.end != found.end {
+            parts.push(format!("the end is {} and not {}", found.end, self.end));
+        }
+        if self.messages != found.messages {
+            let other: Vec<_> =
+                self.messages.keys().chain(found.messages.keys()).collect::<BTreeSet<_>>().into_iter().collect();
+            let other = other.into_iter().filter(|offset| self.messages.get(offset) != found.messages.get(offset));
+            parts.push(format!("messages at {:?}", other.take(5).collect::<Vec<_>>()));
+        }
+        if self.scheduled != found.scheduled {
+            parts.push(format!("scheduled {:?} and not {:?}", found.scheduled, self.scheduled));
+        }
+        if self.state != found.state {
+            parts.push("state".to_owned());
+        }
+        for name in self.accounts.keys().chain(found.accounts.keys()).collect::<BTreeSet<_>>() {
+            let (one, other) = (self.accounts.get(name), found.accounts.get(name));
+            if one != other {
+                let counts = |account: Option<&Account>| account.map(|account| account.counts);
+                parts.push(format!("account {name}: {:?} and not {:?}", counts(other), counts(one)));
+            }
+        }
+        if self.plugins != found.plugins || self.sequences != found.sequences {
+            parts.push("plugins or sequences".to_owned());
+        }
+        parts.join("; ")
+    }
+}
