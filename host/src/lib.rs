@@ -46,6 +46,8 @@ pub mod message;
 pub mod metrics;
 pub mod policy;
 pub mod retention;
+#[cfg(test)]
+mod seeds;
 pub mod serve;
 pub mod topic;
 pub mod view;

@@ -26,7 +26,8 @@ impl Terminal {
     /// every Debian.
     pub(crate) fn start(words: &str, surroundings: &Command) -> Self {
         let mut command = Command::new("script");
-        let sized = format!("stty cols 100 rows 30; exec {words}");
+        // Whoever began the tests may have had Ctrl-C ignored, as shells do for what they run in the background.
+        let sized = format!("stty cols 100 rows 30; exec env --default-signal=INT {words}");
         command.args(["--quiet", "--flush", "--return", "--command", &sized, "/dev/null"]);
         command.env("TERM", "xterm").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         if let Some(folder) = surroundings.get_current_dir() {

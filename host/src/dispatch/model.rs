@@ -14,6 +14,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use driver::World;
 
+use crate::seeds::number_of;
+
 const SEEDS_DEFAULT: u64 = 8_000;
 
 /// Lives through one seed. The trace is what happened, if asked for; it is there also after a panic.
@@ -23,11 +25,6 @@ fn live(seed: u64, world: &mut World) {
         world.happen();
     }
     world.come_to_rest();
-}
-
-fn number_of(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable} must be a number, not {text:?}")))
 }
 
 #[test]

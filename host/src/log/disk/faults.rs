@@ -2,8 +2,12 @@
 
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 
 use redb::StorageBackend;
+
+/// How long a sync may take to come; far more than any needs.
+const SYNC_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The handles of one disk share it, so that it can be opened again.
 #[derive(Clone, Debug, Default)]
@@ -96,9 +100,15 @@ impl FakeDisk {
     }
 
     /// Waits until a sync is held.
+    ///
+    /// # Panics
+    /// Where none comes, as where the log does not sync at all.
     pub(crate) fn await_held_sync(&self) {
-        let image = self.0.1.wait_while(self.image(), |image| image.held == 0).unwrap();
+        let (image, waited) =
+            self.0.1.wait_timeout_while(self.image(), SYNC_PATIENCE, |image| image.held == 0).unwrap();
+        // So that no other handle of the disk is poisoned by the panic.
         drop(image);
+        assert!(!waited.timed_out(), "the log was given something to store, and does not sync it");
     }
 }
 

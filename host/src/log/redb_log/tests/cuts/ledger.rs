@@ -7,45 +7,49 @@ use bytes::Bytes;
 
 use super::super::{Bench, WIDE, selection};
 use crate::log::{
-    Change, Counts, DeadRow, HeldAt, HeldRow, Log as _, Parks, Release, RetryRow, Settlement, SubscriptionId, Txn,
+    Change, Counts, DeadRow, HeldAt, HeldRow, Log as _, Parks, Place, PluginRecord, Release, RetryRow, Scheduled,
+    Settlement, SubscriptionId, SubscriptionRecord, Txn,
 };
-use crate::message::{Event, Millis, Offset, Sequence};
-use crate::outcome::Digest;
+use crate::message::{Event, Millis, Offset, Sequence, TopicId};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Ledger {
     /// Messages that are there.
     pub(super) messages: BTreeMap<Offset, Stored>,
     end: Offset,
-    sequences: BTreeMap<String, Sequence>,
+    topics: BTreeMap<String, Topic>,
     /// By number.
-    pub(super) scheduled: BTreeMap<u64, (Millis, String)>,
-    pub(super) state: BTreeMap<(String, String), Bytes>,
+    pub(super) scheduled: BTreeMap<u64, Scheduled>,
+    state: BTreeMap<(String, String), Bytes>,
     pub(super) accounts: BTreeMap<String, Account>,
-    plugins: BTreeMap<String, Digest>,
+    plugins: BTreeMap<String, PluginRecord>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Topic {
+    id: TopicId,
+    last_sequence: Sequence,
+    removed_before: Offset,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Stored {
-    pub(super) topic: String,
     pub(super) sequence: Sequence,
-    pub(super) id: String,
-    accepted_ms: Millis,
-    data: Bytes,
+    pub(super) accepted_ms: Millis,
+    pub(super) event: Event,
 }
 
 impl Stored {
     /// Whether subscriptions take it: they have `order.>` alone.
     pub(super) fn is_matched(&self) -> bool {
-        self.topic.starts_with("order.")
+        self.event.topic.as_str().starts_with("order.")
     }
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Account {
     pub(super) id: SubscriptionId,
-    pub(super) epoch: u64,
-    pub(super) paused: bool,
+    pub(super) record: SubscriptionRecord,
     /// Every offset below the end that its position passed.
     pub(super) passed: BTreeSet<Offset>,
     pub(super) counts: Counts,
@@ -87,22 +91,24 @@ impl Ledger {
         self.end
     }
 
-    /// A transaction happened; `stored` are those of its appends that are no duplicates, and `created` is the id of the
-    /// subscription that it made.
-    pub(super) fn apply(
-        &mut self,
-        txn: &Txn,
-        stored: &[Event],
-        created: Option<SubscriptionId>,
-        next_scheduled: &mut u64,
-    ) {
-        for event in stored {
-            match event.deliver_at_ms.filter(|due_ms| *due_ms > txn.now_ms) {
-                Some(due_ms) => {
-                    *next_scheduled += 1;
-                    self.scheduled.insert(*next_scheduled, (due_ms, event.id.clone()));
+    pub(super) fn topic_id(&self, name: &str) -> Option<TopicId> {
+        self.topics.get(name).map(|topic| topic.id)
+    }
+
+    /// A transaction happened; `stored` are those of its appends that are no duplicates, with their places, and `created` is
+    /// the id of the subscription that it made.
+    pub(super) fn apply(&mut self, txn: &Txn, stored: &[(Event, Place)], created: Option<SubscriptionId>) {
+        for (event, place) in stored {
+            match *place {
+                Place::Scheduled(at) => {
+                    let scheduled = Scheduled { at, accepted_ms: txn.now_ms, event: event.clone() };
+                    self.scheduled.insert(at.number, scheduled);
                 }
-                None => self.store(event, txn.now_ms),
+                Place::Message { offset, sequence } => {
+                    let next = self.topics.get(event.topic.as_str()).map_or(1, |topic| topic.last_sequence + 1);
+                    assert_eq!((offset, sequence), (self.end, next), "offsets and sequences are dense");
+                    self.store(event, txn.now_ms);
+                }
             }
         }
         for release in &txn.releases {
@@ -132,11 +138,13 @@ impl Ledger {
     }
 
     fn store(&mut self, event: &Event, accepted_ms: Millis) {
-        let topic = event.topic.as_str().to_owned();
-        let sequence = self.sequences.entry(topic.clone()).or_default();
-        *sequence += 1;
-        let stored = Stored { topic, sequence: *sequence, id: event.id.clone(), accepted_ms, data: event.data.clone() };
-        self.messages.insert(self.end, stored);
+        let id = TopicId(u32::try_from(self.topics.len()).expect("there are a few topics"));
+        let new = Topic { id, last_sequence: 0, removed_before: 0 };
+        let topic = self.topics.entry(event.topic.as_str().to_owned()).or_insert(new);
+        topic.last_sequence += 1;
+        // What is a message waits no longer.
+        let event = Event { deliver_at_ms: None, ..event.clone() };
+        self.messages.insert(self.end, Stored { sequence: topic.last_sequence, accepted_ms, event });
         self.end += 1;
     }
 
@@ -146,8 +154,7 @@ impl Ledger {
             Change::CreateSubscription { name, record, position } => {
                 let account = Account {
                     id: created.expect("it has an id"),
-                    epoch: record.epoch,
-                    paused: record.paused,
+                    record: record.clone(),
                     passed: (0..position.floor()).collect(),
                     counts: Counts::default(),
                     retries: BTreeMap::new(),
@@ -158,10 +165,11 @@ impl Ledger {
                 self.accounts.insert(name.clone(), account);
             }
             Change::RemoveSubscription { id } => self.accounts.retain(|_, account| account.id != *id),
-            Change::PauseSubscription { id, paused } => self.account(*id).paused = *paused,
+            Change::UpdateSubscription { id, record } => self.account(*id).record = record.clone(),
+            Change::PauseSubscription { id, paused } => self.account(*id).record.paused = *paused,
             Change::Seek { id, record, position, counts, dead, parks } => {
                 let account = self.account(*id);
-                account.epoch = record.epoch;
+                account.record = record.clone();
                 account.passed = (0..end).filter(|offset| position.contains(*offset)).collect();
                 account.counts = *counts;
                 account.retries.clear();
@@ -170,7 +178,7 @@ impl Ledger {
                 account.parks.extend(parks.iter().cloned());
             }
             Change::SetPlugin { stem, record: Some(record) } => {
-                self.plugins.insert(stem.clone(), record.digest);
+                self.plugins.insert(stem.clone(), record.clone());
             }
             Change::SetPlugin { stem, record: None } => {
                 self.plugins.remove(stem);
@@ -180,7 +188,10 @@ impl Ledger {
                     self.messages.retain(|offset, _| !(from..to).contains(offset));
                 }
             }
-            Change::UpdateSubscription { .. } | Change::RemoveTopic { .. } => unreachable!("the workload makes none"),
+            Change::RemoveTopic { topic: id, before } => {
+                let topic = self.topics.values_mut().find(|topic| topic.id == *id).expect("it is there");
+                topic.removed_before = topic.removed_before.max(*before);
+            }
         }
     }
 
@@ -199,21 +210,16 @@ impl Ledger {
             let batch = log.read(&everything, next, WIDE).unwrap();
             next = batch.next;
             for message in batch.messages {
-                let stored = Stored {
-                    topic: message.event.topic.as_str().to_owned(),
-                    sequence: message.sequence,
-                    id: message.event.id.clone(),
-                    accepted_ms: message.accepted_ms,
-                    data: message.event.data.clone(),
-                };
-                ledger.messages.insert(message.offset, stored);
+                let (sequence, accepted_ms) = (message.sequence, message.accepted_ms);
+                ledger.messages.insert(message.offset, Stored { sequence, accepted_ms, event: message.event.clone() });
             }
         }
         for topic in log.topics() {
-            ledger.sequences.insert(topic.name.as_str().to_owned(), topic.last_sequence);
+            let (id, last_sequence, removed_before) = (topic.id, topic.last_sequence, topic.removed_before);
+            ledger.topics.insert(topic.name.as_str().to_owned(), Topic { id, last_sequence, removed_before });
         }
         for scheduled in log.scheduled(None, None, WIDE).unwrap() {
-            ledger.scheduled.insert(scheduled.at.number, (scheduled.at.due_ms, scheduled.event.id));
+            ledger.scheduled.insert(scheduled.at.number, scheduled);
         }
         for (consumer, _) in log.state_sizes() {
             let entries = log.state_scan(&consumer, "", None, 1_000).unwrap();
@@ -227,8 +233,7 @@ impl Ledger {
             let held = |at| log.held(at).unwrap().expect("a row that is listed is there");
             let account = Account {
                 id: found.id,
-                epoch: found.record.epoch,
-                paused: found.record.paused,
+                record: found.record,
                 passed: (0..ledger.end).filter(|offset| found.position.contains(*offset)).collect(),
                 counts: found.counts,
                 retries: found.retries.iter().map(|retry| (retry.offset, row(retry.offset))).collect(),
@@ -243,9 +248,7 @@ impl Ledger {
             };
             ledger.accounts.insert(found.name, account);
         }
-        for (stem, record) in loaded.plugins {
-            ledger.plugins.insert(stem, record.digest);
-        }
+        ledger.plugins = loaded.plugins.into_iter().collect();
         ledger
     }
 
@@ -273,13 +276,12 @@ impl Ledger {
             parts.push(format!("the end is {} and not {}", found.end, self.end));
         }
         if self.messages != found.messages {
-            let other: Vec<_> =
-                self.messages.keys().chain(found.messages.keys()).collect::<BTreeSet<_>>().into_iter().collect();
-            let other = other.into_iter().filter(|offset| self.messages.get(offset) != found.messages.get(offset));
+            let offsets: BTreeSet<_> = self.messages.keys().chain(found.messages.keys()).collect();
+            let other = offsets.into_iter().filter(|offset| self.messages.get(offset) != found.messages.get(offset));
             parts.push(format!("messages at {:?}", other.take(5).collect::<Vec<_>>()));
         }
         if self.scheduled != found.scheduled {
-            parts.push(format!("scheduled {:?} and not {:?}", found.scheduled, self.scheduled));
+            parts.push(format!("scheduled {:?} and not {:?}", found.scheduled.keys(), self.scheduled.keys()));
         }
         if self.state != found.state {
             parts.push("state".to_owned());
@@ -291,8 +293,8 @@ impl Ledger {
                 parts.push(format!("account {name}: {:?} and not {:?}", counts(other), counts(one)));
             }
         }
-        if self.plugins != found.plugins || self.sequences != found.sequences {
-            parts.push("plugins or sequences".to_owned());
+        if self.plugins != found.plugins || self.topics != found.topics {
+            parts.push("plugins or topics".to_owned());
         }
         parts.join("; ")
     }

@@ -15,9 +15,9 @@ use crate::log::redb_log::open::open;
 use crate::log::removal::Removal;
 use crate::log::{
     Change, CommitError, DeadRow, HeldAt, HeldRow, KeyHash, Listener, Log as _, LogFailure, Parks, Place, PluginRecord,
-    Redrive, Release, RetryRow, Scheduled, Settlement, StateWrite, Txn, TxnNumber,
+    Redrive, Release, RetryRow, Scheduled, Settlement, StateWrite, SubscriptionRecord, Txn, TxnNumber,
 };
-use crate::message::{Event, Message, Millis, Offset, SharedMessage, TopicId};
+use crate::message::{Event, Message, Millis, Offset, SharedMessage};
 use crate::outcome::{Attempt, DeadReason, Digest, History, OutcomeKind};
 
 /// All happens at one time, so that what came before stays known for a duplicate.
@@ -86,7 +86,6 @@ struct Workload {
     names: Vec<(Event, Place, usize)>,
     taken: HashSet<(String, String)>,
     scheduled: Vec<Scheduled>,
-    next_scheduled: u64,
     next_id: u64,
     waiting: Vec<oneshot::Receiver<()>>,
     disk: FakeDisk,
@@ -111,7 +110,6 @@ pub(super) fn live(seed: u64) -> Lived {
         names: Vec::new(),
         taken: HashSet::new(),
         scheduled: Vec::new(),
-        next_scheduled: 0,
         next_id: 0,
         waiting: Vec::new(),
         disk: disk.clone(),
@@ -140,9 +138,11 @@ impl Workload {
             35..80 => self.settle(),
             80..85 => self.release(),
             85..88 => self.seek(),
-            88..91 => self.deploy(),
-            91..94 => self.pause(),
-            94..98 => self.remove(),
+            88..90 => self.deploy(),
+            90..92 => self.reconfigure(),
+            92..94 => self.pause(),
+            94..97 => self.remove(),
+            97 => self.remove_topic(),
             _ => self.replace(),
         }
         if self.waiting.len() >= OUTSTANDING || self.random.u8(..4) == 0 {
@@ -194,7 +194,7 @@ impl Workload {
             if is_known {
                 continue;
             }
-            stored.push(event.clone());
+            stored.push((event.clone(), placed.place));
             if event.named {
                 self.names.push((event.clone(), placed.place, self.ledgers.len()));
             }
@@ -202,7 +202,7 @@ impl Workload {
                 self.scheduled.push(Scheduled { at, accepted_ms: copy.now_ms, event: event.clone() });
             }
         }
-        ledger.apply(&copy, &stored, sequenced.created.first().copied(), &mut self.next_scheduled);
+        ledger.apply(&copy, &stored, sequenced.created.first().copied());
         ledger.check();
         self.ledgers.push(ledger);
         assert_eq!(sequenced.txn as usize, self.ledgers.len() - 1, "transactions are counted from 1");
@@ -263,7 +263,7 @@ impl Workload {
     /// Something becomes of a message of some subscription, with effects where it is acknowledged.
     fn settle(&mut self) {
         let (name, account) = self.any_account();
-        let mut settlement = Settlement::new(account.id, account.epoch);
+        let mut settlement = Settlement::new(account.id, account.record.epoch);
         let mut txn = Txn { now_ms: NOW_MS, ..Txn::default() };
         let acked = match self.random.u8(..5) {
             0..3 => self.settle_next(&account, &mut settlement),
@@ -408,9 +408,9 @@ impl Workload {
     }
 
     fn message(&self, offset: Offset) -> Message {
-        let stored = &self.ledger().messages[&offset];
-        let event = event(&stored.topic, &stored.id);
-        Message { offset, sequence: stored.sequence, topic_id: TopicId(0), accepted_ms: NOW_MS, event }
+        let Stored { sequence, accepted_ms, event } = self.ledger().messages[&offset].clone();
+        let topic_id = self.ledger().topic_id(event.topic.as_str()).expect("it has a message");
+        Message { offset, sequence, topic_id, accepted_ms, event }
     }
 
     /// Back to the beginning, or on to the end.
@@ -419,38 +419,55 @@ impl Workload {
         let (_, account) = self.any_account();
         let end = self.bench.log.end();
         let mut counts = account.counts;
-        // Dead letters stay as they are, and rows go. What is met again is reopened, and what is passed over is skipped.
-        counts.rows = 0;
+        // What is redriven is dead again; all other rows go.
+        let (mut dead, mut parks) = (Vec::new(), Vec::new());
+        for (offset, row) in &account.retries {
+            let Some(redrive) = row.redrive else { continue };
+            let again = DeadRow::of(&self.message(*offset), redrive.reason, redrive.died_ms, row.history.clone());
+            dead.push((*offset, Arc::new(again)));
+            parks.extend(redrive.parks.map(|parks| (*offset, parks)));
+        }
+        counts.dead += dead.len() as u64;
         let position = if self.random.bool() {
+            // All is met again but the dead letters, which stay as they are.
+            let mut position = Position::default();
+            for offset in account.dead.keys().chain(dead.iter().map(|(offset, _)| offset)) {
+                position.pass(*offset, offset + 1);
+            }
             counts.passed = counts.dead;
             counts.reopened = counts.acked + counts.expired + counts.skipped;
-            let dead = account.dead.keys().map(|offset| (*offset, offset + 1)).fold(Vec::new(), joined);
-            match dead.split_first() {
-                Some((&(0, floor), above)) => Position::from_parts(floor, above.to_vec()),
-                _ => Position::from_parts(0, dead),
-            }
-            .expect("ranges that do not touch")
+            position
         } else {
+            // What was not settled is passed over.
             let ledger = self.ledger();
             let is_matched = |offset: &Offset| ledger.messages.get(offset).is_some_and(Stored::is_matched);
             let unread = (0..end).filter(|offset| !account.passed.contains(offset)).filter(is_matched).count() as u64;
             counts.passed += unread;
-            counts.skipped += unread + account.counts.rows;
+            counts.skipped += unread + account.counts.rows - dead.len() as u64;
             Position::starting_at(end)
         };
-        let record = crate::log::SubscriptionRecord { epoch: account.epoch + 1, paused: account.paused, ..record() };
-        self.commit(Txn {
-            now_ms: NOW_MS,
-            changes: vec![Change::Seek {
-                id: account.id,
-                record,
-                position,
-                counts,
-                dead: Vec::new(),
-                parks: Vec::new(),
-            }],
-            ..Txn::default()
-        });
+        counts.rows = 0;
+        let record = SubscriptionRecord { epoch: account.record.epoch + 1, ..account.record };
+        let seek = Change::Seek { id: account.id, record, position, counts, dead, parks };
+        self.commit(Txn { now_ms: NOW_MS, changes: vec![seek], ..Txn::default() });
+    }
+
+    /// A deployment changes what is kept of a subscription.
+    fn reconfigure(&mut self) {
+        let (_, account) = self.any_account();
+        let record = SubscriptionRecord { consumer: self.id(), created_ms: NOW_MS, ..account.record };
+        let change = Change::UpdateSubscription { id: account.id, record };
+        self.commit(Txn { now_ms: NOW_MS, changes: vec![change], ..Txn::default() });
+    }
+
+    /// An operator takes a topic away, which is a mark: its messages go by retention.
+    fn remove_topic(&mut self) {
+        let ledger = self.ledger();
+        let (topic, before) = (ledger.topic_id(TOPICS[2]), ledger.end());
+        if let Some(topic) = topic {
+            let change = Change::RemoveTopic { topic, before };
+            self.commit(Txn { now_ms: NOW_MS, changes: vec![change], ..Txn::default() });
+        }
     }
 
     fn deploy(&mut self) {
@@ -462,7 +479,7 @@ impl Workload {
 
     fn pause(&mut self) {
         let (_, account) = self.any_account();
-        let change = Change::PauseSubscription { id: account.id, paused: !account.paused };
+        let change = Change::PauseSubscription { id: account.id, paused: !account.record.paused };
         self.commit(Txn { now_ms: NOW_MS, changes: vec![change], ..Txn::default() });
     }
 
@@ -503,15 +520,5 @@ impl Workload {
 }
 
 fn retry(history: History, redrive: Option<Redrive>) -> Arc<RetryRow> {
-    let parks_key = Some(KeyHash(1));
-    Arc::new(RetryRow { due_ms: DUE_MS, accepted_ms: NOW_MS, key: parks_key, redrive, history })
-}
-
-/// Adds a range to ascending ones; ranges that touch become one.
-fn joined(mut ranges: Vec<(Offset, Offset)>, (from, to): (Offset, Offset)) -> Vec<(Offset, Offset)> {
-    match ranges.last_mut() {
-        Some(last) if last.1 == from => last.1 = to,
-        _ => ranges.push((from, to)),
-    }
-    ranges
+    Arc::new(RetryRow { due_ms: DUE_MS, accepted_ms: NOW_MS, key: Some(KeyHash(1)), redrive, history })
 }
