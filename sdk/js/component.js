@@ -4,7 +4,7 @@
 //   import { handle as handler } from "./consumer.js";
 //
 //   export const handle = consumer(handler);
-
+//
 // It is the same on both engines, QuickJS (componentize-qjs) and StarlingMonkey (componentize-js).
 
 import * as busImport from "sandpost:consumer/bus@0.1.0";

@@ -177,7 +177,8 @@ function bytes(value) {
 
 /** What an error that a handler threw says, in the words of the contract. */
 export function failureOf(error) {
-  const afterMs = error?.afterMs === undefined ? null : Math.max(0, Math.round(error.afterMs));
+  // What is no time leaves it to the policy.
+  const afterMs = Number.isFinite(error?.afterMs) ? Math.max(0, Math.round(error.afterMs)) : null;
   if (error instanceof Reject) return { tag: "reject", val: error.message };
   if (error instanceof Unavailable) return { tag: "unavailable", val: { reason: error.message, afterMs } };
   if (error instanceof Retry) return { tag: "retry", val: { reason: error.message, afterMs } };
