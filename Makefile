@@ -21,7 +21,7 @@ GUEST_BUILT := $(TARGET_DIR)/$(WASM)/guest
 # $(call copy,FROM,TO): TO keeps its time where nothing changed.
 copy = { cmp -s $(1) $(2) 2> /dev/null || cp $(1) $(2); }
 
-.PHONY: help demo test test-languages soak lint fmt build guests languages example-github example-payments example-polyglot example-video bench-engine languages-table dist check-rust check-wasm check-cc check-npm
+.PHONY: help demo test test-languages soak fuzz lint fmt build guests languages example-github example-payments example-polyglot example-video bench-engine languages-table dist check-rust check-wasm check-cc check-npm
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,8 +43,12 @@ test-languages: build ## Test what is too large for `make test`: Zig (413 MB), a
 soak: check-rust check-cc ## Cut the disk off at every write and sync of 40 workloads, in every way (some minutes)
 	SANDPOST_CUTS_SEEDS=40 $(CARGO) test $(LOCKED) --package sandpost --lib cuts -- --nocapture
 
+fuzz: check-rust check-cc ## Give arbitrary requests, events, manifests, topics and stored records to the bus, each for FUZZ_SECONDS (60)
+	@CARGO=$(CARGO) fuzz/run
+
 lint: check-rust check-wasm check-cc ## Check the format, clippy (natively and for wasm) and the docs; warnings are errors
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- --deny warnings
 	$(CARGO) clippy $(LOCKED) --target $(WASM) $(CONSUMERS:%=--package %) --package obedient-rust --lib -- --deny warnings
 	$(CARGO) clippy $(LOCKED) --target $(WASM) --package email --features all-currencies --lib -- --deny warnings
@@ -52,6 +56,7 @@ lint: check-rust check-wasm check-cc ## Check the format, clippy (natively and f
 
 fmt: check-rust ## Format the code
 	$(CARGO) fmt --all
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
 
 build: check-rust check-cc ## Build the bus, and the programs of the examples
 	@test -e $(TARGET_DIR)/debug/sandpost || \

@@ -62,6 +62,12 @@ pub enum BindError {
     Other { address: SocketAddr, error: io::Error },
 }
 
+/// All that answers requests, without connections.
+#[cfg(fuzzing)]
+pub(crate) fn router(bus: Bus, settings: &IngressSettings, stop: watch::Receiver<bool>) -> axum::Router {
+    routes::router(bus, settings.listen, settings, stop)
+}
+
 impl Ingress {
     /// Takes the address. Connections wait in the system's queue until [`Ingress::run`].
     pub async fn bind(settings: IngressSettings) -> Result<Self, BindError> {

@@ -41,6 +41,8 @@ pub mod clock;
 pub mod config;
 pub mod deploy;
 pub mod engine;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod limits;
 pub mod message;
 pub mod metrics;

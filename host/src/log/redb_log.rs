@@ -17,6 +17,8 @@ mod open;
 mod queue;
 mod reader;
 mod recent;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod recode;
 mod removing;
 mod rows;
 mod scheduled;
@@ -153,6 +155,12 @@ impl RedbLog {
     /// Opens the log of a data folder, or begins it. May take seconds per gigabyte after a crash.
     pub fn open(options: &OpenOptions) -> Result<Self, OpenError> {
         open::open(options, None)
+    }
+
+    /// Opens a log on a backend in place of the file, for fuzz targets.
+    #[cfg(fuzzing)]
+    pub(crate) fn open_on(options: &OpenOptions, backend: Box<dyn redb::StorageBackend>) -> Result<Self, OpenError> {
+        open::open(options, Some(backend))
     }
 
     /// Returns free space of a data folder's file to the disk, while no bus uses it.
