@@ -373,7 +373,9 @@ impl Bus {
                 Readiness { ready: false, reason: Some("consumers are being loaded".to_owned()) }
             }
             Ok(engine) if engine.log.figures().accepting => Readiness { ready: true, reason: None },
-            Ok(_) => Readiness { ready: false, reason: Some("the data folder's disk is nearly full".to_owned()) },
+            Ok(_) => {
+                Readiness { ready: false, reason: Some("there is no room for more in the data folder".to_owned()) }
+            }
             Err(_) => {
                 let reason = self.inner.unready.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 Readiness { ready: false, reason: Some(reason) }

@@ -1,7 +1,8 @@
 //! The edge of the bus that speaks HTTP.
 //!
 //! A request passes these parts, in this order:
-//! 1. [`server`] accepts connections, bounds their number and their slowness, and drains them at the end;
+//! 1. [`server`] accepts connections, bounds their number, and drains them at the end; [`connection`] knows what
+//!    each one is doing, and which is too slow;
 //! 2. [`guard`] refuses what a web page made a browser send: loopback is not authentication;
 //! 3. [`routes`] is the table of paths, methods and their answers;
 //! 4. [`body`] reads the request's body within bounds of bytes and of time;
@@ -14,6 +15,7 @@
 
 mod body;
 mod cloud_events;
+mod connection;
 mod guard;
 pub(crate) mod problem;
 mod routes;

@@ -59,6 +59,9 @@ pub const REDB_CACHE_BYTES: usize = 64 * MIB;
 pub const RESERVE_BYTES: u64 = 16 * MIB as u64;
 /// Publishes from outside are refused below this much free space on the data folder's disk.
 pub const FREE_BYTES_MIN: u64 = 64 * MIB as u64;
+/// After the log found no room, messages from outside are refused for this long: to find out anew costs a second of
+/// service.
+pub const NO_ROOM_PAUSE: Duration = Duration::from_secs(10);
 /// Offsets in one row of held messages: about 2 KiB when packed.
 pub const HELD_ROW_OFFSETS_MAX: usize = 1_024;
 
@@ -173,6 +176,17 @@ pub const COMMAND_ARGS_MAX: usize = 100;
 pub const BUILD_PATHS_MAX: usize = 100;
 pub const MANIFEST_BYTES_MAX: usize = 256 * KIB;
 
+// --- The HTTP edge ----------------------------------------------------------------------------
+
+/// Connections that are served at once, or half of the files that the process may open where that is less. Each costs
+/// a file descriptor, some 20 KiB, and as much of a head as its client sends.
+pub const HTTP_SERVED_CONNECTIONS_MAX: usize = 1_024;
+/// A head holds all attributes of a message in binary mode, whose text may take three times its bytes. What is read
+/// at a time is as much again, so one that is a little longer may be taken.
+pub const HTTP_SERVED_HEAD_BYTES_MAX: usize = 256 * KIB;
+/// Each attribute is a header; the rest is for HTTP and what stands between.
+pub const HTTP_SERVED_HEADERS_MAX: usize = MESSAGE_ATTRIBUTES_MAX + 64;
+
 // --- Outbound HTTP ----------------------------------------------------------------------------
 
 /// Default limit of a request's or response's body. It passes through; what the guest keeps of it counts
@@ -276,6 +290,10 @@ const _: () = assert!(
 const _: () = assert!(CONFLICTS_MAX < UNCHARGED_RERUNS_MAX, "a message is run alone before it is charged");
 const _: () = assert!(RESERVE_BYTES < FREE_BYTES_MIN, "publishes must stop before the reserve is needed");
 const _: () = assert!(GUEST_CONCURRENCY_MAX <= INSTANCES_MAX, "a subscription must be able to have its concurrency");
+const _: () = assert!(
+    3 * MESSAGE_ATTRIBUTES_BYTES_MAX < HTTP_SERVED_HEAD_BYTES_MAX,
+    "a head must hold the attributes of any one message"
+);
 const _: () = assert!(SECRET_BYTES_MAX <= HTTP_HEAD_BYTES_MAX / 2, "a head must hold a secret and more");
 const _: () =
     assert!(NAME_BYTES_MAX + 16 <= TOPIC_NAME_BYTES_MAX, "a name must fit a topic such as `$dead-letters.NAME`");

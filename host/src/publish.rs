@@ -64,6 +64,9 @@ pub enum PublishError {
     /// The disk is nearly full.
     #[error("{free_bytes} bytes are free on the data folder's disk; below {min_bytes} no message is accepted")]
     NoRoom { free_bytes: u64, min_bytes: u64 },
+    /// The log's file may not grow, whatever the disk has free.
+    #[error("the log's file cannot grow: {error}")]
+    CannotGrow { error: String },
     /// A topic holds as many bytes as it may, because its subscriptions did not come to settle them.
     #[error("topic `{topic}` is full: it holds {bytes} bytes of at most {bytes_max}, and this adds {more}")]
     TopicFull { topic: String, bytes: u64, bytes_max: u64, more: u64 },
@@ -144,10 +147,7 @@ async fn not_synced(engine: &Engine) -> PublishError {
     let known = tokio::time::timeout(FAILURE_PATIENCE, failure.wait_for(Option::is_some)).await;
     match known.ok().and_then(Result::ok).as_deref() {
         // What does not fit is taken back as a whole: it is not stored.
-        Some(Some(LogFailure::Full { .. })) => {
-            let figures = engine.log.figures();
-            PublishError::NoRoom { free_bytes: figures.free_bytes, min_bytes: figures.free_bytes_min }
-        }
+        Some(Some(LogFailure::Full { error, .. })) => PublishError::CannotGrow { error: error.clone() },
         _ => PublishError::NotSynced,
     }
 }
@@ -172,6 +172,7 @@ impl From<CommitError> for PublishError {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::NoRoom { free_bytes, min_bytes } => Self::NoRoom { free_bytes, min_bytes },
+            CommitError::CannotGrow { error } => Self::CannotGrow { error },
             CommitError::Busy { unsynced_bytes } => Self::Busy { unsynced_bytes },
             CommitError::TopicFull { topic, bytes, bytes_max, more } => {
                 Self::TopicFull { topic: topic.to_string(), bytes, bytes_max, more }

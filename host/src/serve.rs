@@ -201,7 +201,7 @@ impl<'a> Life<'a> {
                 None => return self.end(),
                 Some(failure @ LogFailure::Full { .. }) => {
                     warn!(%failure, "the disk is full: starting anew from what is durable");
-                    self.start_anew()?;
+                    self.start_anew(&failure)?;
                     if self.serving.is_none() {
                         // Told to stop while there was nothing to serve on; all that is durable is on the disk.
                         return self.end();
@@ -220,7 +220,9 @@ impl<'a> Life<'a> {
     /// After a full disk: everything in memory is discarded and loaded again, as after a crash. Opening
     /// gives up the reserve where there is no room otherwise. Where not even that suffices, or the next
     /// engine meets the full disk at once, it is tried again until somebody makes room.
-    fn start_anew(&mut self) -> Result<(), ServeError> {
+    fn start_anew(&mut self, failure: &LogFailure) -> Result<(), ServeError> {
+        let LogFailure::Full { error, .. } = failure else { unreachable!("nothing else is mended by this: {failure}") };
+        let options = OpenOptions { found_no_room: Some(error.clone()), ..self.settings.log.clone() };
         self.bus.withdraw("the disk is full");
         self.release()?;
         loop {
@@ -228,7 +230,7 @@ impl<'a> Life<'a> {
             if self.told_to_stop_within(ROOM_RETRY) {
                 return Ok(());
             }
-            let log = match RedbLog::open(&self.settings.log) {
+            let log = match RedbLog::open(&options) {
                 Ok(log) => Arc::new(log),
                 Err(OpenError::Failed(failure @ LogFailure::Full { .. })) => {
                     error!(%failure, "the log cannot be opened again yet");

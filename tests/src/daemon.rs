@@ -403,6 +403,18 @@ impl Daemon {
         self.running.as_ref().expect("it runs").process.threads()
     }
 
+    /// The memory that the process holds now, in bytes.
+    #[track_caller]
+    pub fn resident_bytes(&self) -> u64 {
+        self.running.as_ref().expect("it runs").process.resident_bytes()
+    }
+
+    /// From now on, and until it ends, no file of the process may be larger than this.
+    #[track_caller]
+    pub fn limit_file_bytes(&self, bytes: Option<u64>) {
+        self.running.as_ref().expect("it runs").process.limit_file_bytes(bytes);
+    }
+
     /// The most memory that the process held at once, in bytes.
     #[track_caller]
     pub fn peak_resident_bytes(&self) -> u64 {

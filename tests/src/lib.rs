@@ -17,7 +17,8 @@
 //! knows the host's code.
 //!
 //! [`daemon`] is the life of one process, with its folders; [`client`] is what is asked of it over HTTP,
-//! and [`views`] is what it answers; [`tail`] follows a topic. [`guest`] finds the components, and [`state()`]
+//! and [`views`] is what it answers; [`tail`] follows a topic; [`raw`] sends
+//! what is no HTTP. [`guest`] finds the components, and [`state()`]
 //! reads what an obedient one keeps; [`small_disk`] makes a disk that can be filled; [`outside`] is a service that
 //! consumers make requests to; [`ledger`] publishes from many threads, and keeps what was acknowledged to them.
 //!
@@ -31,6 +32,7 @@ pub mod ledger;
 mod orders;
 pub mod outside;
 mod process;
+pub mod raw;
 pub mod small_disk;
 pub mod state;
 pub mod tail;
@@ -46,6 +48,7 @@ pub use ledger::{Ledger, Publishers};
 pub use orders::{publishing, publishing_with_key};
 pub use outside::{Outside, Reply};
 pub use process::Exit;
+pub use raw::Raw;
 pub use state::state;
 pub use tail::Tail;
 pub use terminal::Terminal;

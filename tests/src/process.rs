@@ -186,6 +186,20 @@ impl Process {
         kib.expect("it is a number of kB") * 1024
     }
 
+    /// The memory that it holds now, in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let kib = self.status("VmRSS:").trim_end_matches("kB").trim().parse::<u64>();
+        kib.expect("it is a number of kB") * 1024
+    }
+
+    /// From now on no file of it may be larger than this.
+    pub(crate) fn limit_file_bytes(&self, bytes: Option<u64>) {
+        use rustix::process::{Resource, Rlimit, prlimit};
+        let pid = Pid::from_child(&self.child);
+        let limit = Rlimit { current: bytes, maximum: None };
+        prlimit(Some(pid), Resource::Fsize, limit).expect("a child's limits are its parent's to set");
+    }
+
     /// Threads that it has now.
     pub(crate) fn threads(&self) -> usize {
         self.status("Threads:").parse().expect("it is a number")

@@ -105,3 +105,41 @@ fn work_goes_on_while_something_else_fills_the_disk() {
     ledger.check(&bus.messages("orders"));
     assert_eq!(bus.settled("worker").acked, ledger.acknowledged() as u64 + EACH);
 }
+
+/// A limit on the size of files (`RLIMIT_FSIZE`) would kill the process by a signal in the middle of a write.
+#[test]
+fn a_limit_on_the_size_of_files_is_want_of_room() {
+    let mut bus = Daemon::with("worker", &guest("obedient"), MANIFEST);
+    let ledger = Ledger::new();
+    assert!(ledger.publish(&bus.client(), "orders", None, Order::Ack.to_json()));
+    bus.limit_file_bytes(Some(8 * MIB));
+    while ledger.publish(&bus.client(), "orders", None, large(200_000)) {}
+    let first = ledger.refusals().pop().expect("it is refused in the end");
+    let problem = first.problem(507, "no-room");
+    assert!(problem.detail.contains("File too large") && problem.hint.contains("ulimit -f"), "{problem:#?}");
+    // It comes back by itself, holds what it accepted, and does not try its luck with every publish.
+    bus.wait_until("it answers again", |bus| acked(bus).is_some());
+    ledger.check(&bus.messages("orders"));
+    for _ in 0..20 {
+        assert!(!ledger.publish(&bus.client(), "orders", None, large(200_000)));
+    }
+    for refusal in ledger.refusals() {
+        refusal.problem(507, "no-room");
+    }
+    bus.get("/readyz").expect(503);
+    assert_eq!(bus.log().matches("starting anew").count(), 1, "{}", bus.log());
+
+    // With a higher limit it goes on.
+    bus.limit_file_bytes(None);
+    bus.wait_until("publishes are accepted again", |bus| ledger.publish(bus, "orders", None, Order::Ack.to_json()));
+    assert_eq!(bus.settled("worker").acked, ledger.acknowledged() as u64);
+    bus.get("/readyz").expect(200);
+    // Under the limit again, and without it after a crash.
+    bus.limit_file_bytes(Some(8 * MIB));
+    while ledger.publish(&bus.client(), "orders", None, large(200_000)) {}
+    bus.kill();
+    bus.restart();
+    assert!(ledger.publish(&bus.client(), "orders", None, large(200_000)));
+    assert_eq!(bus.settled("worker").acked, ledger.acknowledged() as u64);
+    ledger.check(&bus.messages("orders"));
+}

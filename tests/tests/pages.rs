@@ -1,9 +1,10 @@
 //! The pages of the repository are true where that can be checked: what they link to is there, and the tests that
-//! `docs/guarantees.md` names are tests.
+//! `docs/guarantees.md` and `docs/hostile.md` name are tests.
 
 use std::path::{Path, PathBuf};
 
 const GUARANTEES: &str = "docs/guarantees.md";
+const HOSTILE: &str = "docs/hostile.md";
 
 /// A link as it is written: `[text](target)`.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,7 +60,9 @@ fn has_test(source: &str, name: &str) -> bool {
     let Some(at) = source.find(&format!("fn {name}(")) else { return false };
     let line = source[..at].rfind('\n').map_or(0, |end| end + 1);
     let above = source[..line].lines().rev().map(str::trim);
-    above.take_while(|line| line.starts_with("#[") || line.starts_with("//")).any(|line| line == "#[test]")
+    above
+        .take_while(|line| line.starts_with("#[") || line.starts_with("//"))
+        .any(|line| line == "#[test]" || line.starts_with("#[tokio::test"))
 }
 
 #[test]
@@ -106,12 +109,43 @@ fn every_guarantee_names_tests_that_exist() {
     }
 }
 
+/// The cells of each line of a page's tables, without their heads.
+fn table_lines(text: &str) -> Vec<Vec<&str>> {
+    let lines: Vec<&str> = text.lines().collect();
+    let is_rule = |line: &str| line.starts_with("|-");
+    let is_head = |at: usize| lines.get(at + 1).is_some_and(|next| is_rule(next));
+    let of_table = |at: &usize| lines[*at].starts_with('|') && !is_rule(lines[*at]) && !is_head(*at);
+    (0..lines.len())
+        .filter(of_table)
+        .map(|at| lines[at].trim_matches('|').split('|').map(str::trim).collect())
+        .collect()
+}
+
+#[test]
+fn every_hostile_act_has_a_test_of_its_own() {
+    let page = repository().join(HOSTILE);
+    let text = read(&page);
+    let lines = table_lines(&text);
+    assert!(lines.len() > 40, "{} was not understood", page.display());
+    let mut seen = Vec::new();
+    for cells in lines {
+        let [what, .., test] = cells.as_slice() else { panic!("a line of one cell: {cells:?}") };
+        let [link] = &links(test)[..] else { panic!("`{what}` must name one test, and names: {test}") };
+        let name = link.text.trim_matches('`');
+        assert!(has_test(&read(&page.with_file_name(link.target)), name), "`{what}`: there is no test `{name}`");
+        assert!(!seen.contains(&name), "`{what}` has no test of its own: `{name}` is another's");
+        seen.push(name);
+    }
+}
+
 #[test]
 fn pages_are_read_as_they_are_meant() {
     let text = "[`a`](../b.rs#x), and [c d](e)\n```\n[no](link)\n```\n";
     let expected = [Link { text: "`a`", target: "../b.rs#x" }, Link { text: "c d", target: "e" }];
     assert_eq!(links(&prose(text)), expected);
     assert_eq!(anchors("# The `way`, of a message\ntext\n## Two"), ["the-way-of-a-message", "two"]);
-    let source = "#[test]\n// why\n#[ignore]\nfn one() {}\n\nfn two() {}\n\n    #[test]\n    fn three() {}\n";
+    assert_eq!(table_lines("a\n| x | y |\n|---|---|\n| 1 | 2 |\n| 3 | |\nb"), [["1", "2"], ["3", ""]]);
+    let source =
+        "#[test]\n// why\n#[ignore]\nfn one() {}\n\nfn two() {}\n\n    #[tokio::test]\n    async fn three() {}\n";
     assert_eq!(["one", "two", "three", "on"].map(|name| has_test(source, name)), [true, false, true, false]);
 }

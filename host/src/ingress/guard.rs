@@ -78,9 +78,9 @@ impl Allowed {
     }
 
     fn knows_host(&self, host: &str) -> bool {
-        // An IPv6 address holds colons of its own, but ends in a bracket.
+        // An IPv6 address holds colons of its own, but within brackets.
         let name = match host.rsplit_once(':') {
-            Some((name, port)) if !port.ends_with(']') => name,
+            Some((name, _)) if !name.contains(':') || name.ends_with(']') => name,
             _ => host,
         };
         self.hosts.iter().any(|allowed| allowed == host || allowed == name)
@@ -160,6 +160,7 @@ mod tests {
             "forwarded:7480",
             "bus.local.evil.example",
             "localhost:7480.evil.example",
+            "bus.local:7480:7480",
             "",
         ] {
             let refusal = Err(Refusal::Host { host: host.to_owned() });

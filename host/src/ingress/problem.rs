@@ -84,6 +84,16 @@ kinds! {
         "Use one of the methods that the `Allow` header lists.";
     TOO_SLOW = "slow-body", REQUEST_TIMEOUT, "The body did not arrive in time",
         "Send the body without long pauses.";
+    UNREADABLE_HEAD = "unreadable-head", BAD_REQUEST, "This is no HTTP request",
+        "Speak HTTP/1.1 without TLS; `curl -v` shows what is sent.";
+    HEAD_TOO_LARGE = "head-too-large", REQUEST_HEADER_FIELDS_TOO_LARGE, "The head of the request is larger than accepted",
+        "Send fewer or shorter headers; what is long belongs in the data of a message.";
+    SLOW_HEAD = "slow-head", REQUEST_TIMEOUT, "The head of the request did not arrive in time",
+        "Send the head at once.";
+    TOO_MANY_CONNECTIONS = "too-many-connections", SERVICE_UNAVAILABLE, "As many requests are open as may be",
+        "Nothing was done: come back after the time in `Retry-After`, and use connections again in place of opening new ones.";
+    ANSWERS_BUSY = "answers-busy", TOO_MANY_REQUESTS, "Too much of what was asked for has not been read",
+        "Read answers as they come, ask for less at a time by `limit`, and come back after the time in `Retry-After`.";
     STILL_DECLARED = "still-declared", CONFLICT, "An active manifest declares the subscription",
         "Remove the subscription from the manifest, or the consumer's files, and then remove it here.";
     CANNOT_ROLL_BACK = "cannot-roll-back", CONFLICT, "The consumer cannot go back to that version",
@@ -110,8 +120,8 @@ kinds! {
         "Close tails that are not needed, and try again.";
     TOPIC_FULL = "topic-full", INSUFFICIENT_STORAGE, "The topic holds as many bytes as it may",
         "Nothing was stored, and other topics take messages: have the topic's subscriptions catch up, or raise its `cap` in the settings, then publish it again.";
-    NO_ROOM = "no-room", INSUFFICIENT_STORAGE, "The data folder's disk is nearly full",
-        "Nothing was stored: free space on the disk of the bus, then publish it again.";
+    NO_ROOM = "no-room", INSUFFICIENT_STORAGE, "There is no room for more in the data folder",
+        "Nothing was stored: free space on the disk of the bus, or raise its limit on the size of files (`ulimit -f`), then publish it again.";
 }
 
 /// One refusal.
@@ -143,7 +153,7 @@ impl Problem {
     }
 
     /// Tells the client when to come back.
-    fn retry_after(mut self, seconds: u16) -> Self {
+    pub(crate) fn retry_after(mut self, seconds: u16) -> Self {
         self.headers.push((RETRY_AFTER, seconds.into()));
         self
     }
@@ -215,6 +225,7 @@ impl From<PublishError> for Problem {
             PublishError::NoRoom { free_bytes, min_bytes } => {
                 (&NO_ROOM, json!({ "free_bytes": free_bytes, "min_bytes": min_bytes }))
             }
+            PublishError::CannotGrow { error } => (&NO_ROOM, json!({ "error": error })),
             PublishError::TopicFull { topic, bytes, bytes_max, more } => {
                 (&TOPIC_FULL, json!({ "topic": topic, "bytes": bytes, "bytes_max": bytes_max, "more": more }))
             }
@@ -368,6 +379,7 @@ mod tests {
             (PublishError::TooManyMessages { messages: 9, messages_max: 8 }, 413, "batch-too-large"),
             (PublishError::BatchTooLarge { bytes: 9, bytes_max: 8 }, 413, "batch-too-large"),
             (PublishError::NoRoom { free_bytes: 1, min_bytes: 2 }, 507, "no-room"),
+            (PublishError::CannotGrow { error: "File too large".to_owned() }, 507, "no-room"),
             (PublishError::TopicFull { topic: topic(), bytes: 7, bytes_max: 8, more: 2 }, 507, "topic-full"),
             (PublishError::Busy { unsynced_bytes: 3 }, 429, "busy"),
             (PublishError::Starting, 503, "starting"),

@@ -83,6 +83,8 @@ pub struct OpenOptions {
     pub state: StateBounds,
     /// Starts although the disk failed on this boot, with what can be read now.
     pub accept_unsynced: bool,
+    /// Why the log that was open before found no room, if it did: for a while nothing from outside is taken.
+    pub found_no_room: Option<String>,
 }
 
 impl OpenOptions {
@@ -102,6 +104,7 @@ impl OpenOptions {
                 total_bytes_max: limits::STATE_BYTES_DEFAULT,
             },
             accept_unsynced: false,
+            found_no_room: None,
         }
     }
 }

@@ -113,6 +113,9 @@ pub enum CommitError {
     /// Too little room is left on the disk to take messages from outside.
     #[error("{free_bytes} bytes are free on the data folder's disk; below {min_bytes} no message is accepted")]
     NoRoom { free_bytes: u64, min_bytes: u64 },
+    /// The log found no room a moment ago, although its disk has some.
+    #[error("the log's file cannot grow: {error}")]
+    CannotGrow { error: String },
     /// More is waiting for the disk than may.
     #[error("{unsynced_bytes} bytes wait to be synced")]
     Busy { unsynced_bytes: usize },

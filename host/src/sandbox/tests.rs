@@ -1,5 +1,6 @@
 //! The sandbox as a whole, on a guest written in WebAssembly's text that obeys its message.
 
+mod bounds;
 mod kinds;
 mod refusals;
 

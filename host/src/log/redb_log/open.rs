@@ -50,7 +50,7 @@ pub(super) fn open(options: &OpenOptions, backend: Option<Box<dyn StorageBackend
     let Opened { disk, database, read, recovered, bus_ids } = opened;
     disk.serving();
 
-    let space = Space::new(folder.path().to_owned(), reserve, options.free_bytes_min);
+    let space = Space::new(folder.path().to_owned(), reserve, options.free_bytes_min, options.found_no_room.clone());
     space.look();
     let bounds = SequencerBounds {
         unsynced_bytes_max: options.unsynced_bytes_max,

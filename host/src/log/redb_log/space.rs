@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
+use crate::limits::NO_ROOM_PAUSE;
 use crate::log::CommitError;
 use crate::log::disk::{Reserve, free_bytes};
 
@@ -15,10 +17,12 @@ pub(super) struct Space {
     reserved: AtomicBool,
     /// Whether publishes were accepted at the last look, to say so when that changes.
     accepted: AtomicBool,
+    /// Until when nothing is taken because the log found no room, and why it did.
+    paused: Option<(Instant, String)>,
 }
 
 impl Space {
-    pub(super) fn new(folder: PathBuf, reserve: Reserve, free_bytes_min: u64) -> Self {
+    pub(super) fn new(folder: PathBuf, reserve: Reserve, free_bytes_min: u64, found_no_room: Option<String>) -> Self {
         Self {
             folder,
             reserve,
@@ -26,6 +30,7 @@ impl Space {
             free_bytes: AtomicU64::new(0),
             reserved: AtomicBool::new(false),
             accepted: AtomicBool::new(true),
+            paused: found_no_room.map(|error| (Instant::now() + NO_ROOM_PAUSE, error)),
         }
     }
 
@@ -60,12 +65,20 @@ impl Space {
         }
     }
 
-    /// Refuses messages from outside below the watermark, or while the reserve is spent.
+    /// Refuses messages from outside below the watermark, while the reserve is spent, or for a while after the log
+    /// found no room. That last may be for a cause that no free space tells of, as a limit on the size of files or a
+    /// quota; each try costs all that is in memory, so it is not one for every publish.
     pub(super) fn check(&self) -> Result<(), CommitError> {
         let free_bytes = self.free_bytes();
         let spent = if self.reserved.load(Ordering::Relaxed) { 0 } else { self.reserve.bytes() };
         let min_bytes = self.free_bytes_min.saturating_add(spent);
-        if spent > 0 || free_bytes < min_bytes { Err(CommitError::NoRoom { free_bytes, min_bytes }) } else { Ok(()) }
+        if spent > 0 || free_bytes < min_bytes {
+            return Err(CommitError::NoRoom { free_bytes, min_bytes });
+        }
+        match &self.paused {
+            Some((until, error)) if Instant::now() < *until => Err(CommitError::CannotGrow { error: error.clone() }),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn free_bytes(&self) -> u64 {
