@@ -43,6 +43,7 @@ pub mod deploy;
 pub mod engine;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod headline;
 pub mod limits;
 pub mod message;
 pub mod metrics;

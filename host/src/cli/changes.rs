@@ -20,9 +20,11 @@ pub(crate) struct Changes {
 
 impl Changes {
     /// Of files, which may not be there yet, and of folders with all that is in them. The folders of files are watched:
-    /// programs replace files rather than write them.
-    pub(crate) fn of(paths: &[PathBuf]) -> Result<Self, Failure> {
+    /// programs replace files rather than write them. Of folders what begins with a dot does not count, nor what is in
+    /// `ignored`: there a build writes, and would never come to an end.
+    pub(crate) fn of(paths: &[PathBuf], ignored: &[PathBuf]) -> Result<Self, Failure> {
         let wanted: BTreeSet<PathBuf> = paths.iter().map(|path| absolute(path)).collect();
+        let ignored: Vec<PathBuf> = ignored.iter().map(|path| absolute(path)).collect();
         let mut folders = BTreeMap::new();
         for path in &wanted {
             if path.is_dir() {
@@ -38,7 +40,7 @@ impl Changes {
                     let meant = events
                         .iter()
                         .filter(|event| !event.kind.is_access())
-                        .any(|event| event.paths.iter().any(|path| path.ancestors().any(|path| wanted.contains(path))));
+                        .any(|event| event.paths.iter().any(|path| is_meant(path, &wanted, &ignored)));
                     if !meant {
                         return;
                     }
@@ -69,6 +71,16 @@ impl Changes {
     }
 }
 
+fn is_meant(path: &Path, wanted: &BTreeSet<PathBuf>, ignored: &[PathBuf]) -> bool {
+    if wanted.contains(path) {
+        return true;
+    }
+    let is_hidden = |within: &Path| within.iter().any(|name| name.as_encoded_bytes().starts_with(b"."));
+    let mut folders = path.ancestors().filter(|folder| wanted.contains(*folder));
+    folders.any(|folder| path.strip_prefix(folder).is_ok_and(|within| !is_hidden(within)))
+        && !ignored.iter().any(|folder| path.starts_with(folder))
+}
+
 /// The path under which the system tells of changes.
 fn absolute(path: &Path) -> PathBuf {
     let folder = match path.parent() {
@@ -77,4 +89,22 @@ fn absolute(path: &Path) -> PathBuf {
     };
     let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     path.file_name().map_or_else(|| folder.clone(), |name| folder.join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_folder_everything_counts_but_what_is_hidden_and_what_a_build_writes() {
+        let wanted: BTreeSet<PathBuf> = ["/p", "/p/.env", "/q/one.toml"].map(PathBuf::from).into();
+        let ignored = [PathBuf::from("/p/build")];
+        let meant = |path: &str| is_meant(Path::new(path), &wanted, &ignored);
+        for path in ["/p", "/p/handle.go", "/p/sub/other.go", "/p/.env", "/p/builder.go", "/q/one.toml"] {
+            assert!(meant(path), "{path}");
+        }
+        for path in ["/p/.git/index", "/p/.sandpost/data/log", "/p/sub/.x.swp", "/p/build/x.wasm", "/q/two.toml", "/"] {
+            assert!(!meant(path), "{path}");
+        }
+    }
 }

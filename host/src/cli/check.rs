@@ -10,7 +10,8 @@ use super::failure::Failure;
 use super::output::{Output, duration};
 use super::workbench::{self, Workbench};
 use crate::limits::COMPONENT_BYTES_MAX;
-use crate::policy::{Manifest, SecretSource};
+use crate::policy::{Manifest, SecretSource, Stdout};
+use crate::sandbox::Kind;
 
 /// Check a consumer and its manifest without deploying them.
 ///
@@ -47,7 +48,7 @@ pub(super) fn run(args: &CheckArgs, output: &Output) -> Result<(), Failure> {
         (Err(one), Err(other)) => return Err(Failure::Failed(format!("{one}\n{other}"))),
         (Err(problem), Ok(_)) | (Ok(_), Err(problem)) => return Err(Failure::Failed(problem)),
     };
-    let mut notes = notes(component.imports(), &manifest);
+    let mut notes = notes(component.kind(), component.imports(), &manifest);
     if !has_manifest {
         notes.insert(0, format!("it has no manifest: there is no {}", manifest_path.display()));
     }
@@ -112,21 +113,29 @@ pub(super) fn run(args: &CheckArgs, output: &Output) -> Result<(), Failure> {
     notes.iter().try_for_each(|note| output.line(format!("note: {note}")))
 }
 
+/// Interfaces by which a consumer publishes: ours, and those of other platforms.
+const PUBLISHING: [&str; 3] = ["sandpost:consumer/bus@", "wasmcloud:messaging/consumer@", "wasi:messaging/producer@"];
+/// Interfaces that are the consumer's state.
+const STATE: [&str; 2] = ["sandpost:consumer/state@", "wasi:keyvalue/"];
+
+fn imports_any(imports: &[String], prefixes: &[&str]) -> bool {
+    imports.iter().any(|import| prefixes.iter().any(|prefix| import.starts_with(prefix)))
+}
+
 /// What a consumer imports, in groups that mean something to people.
 fn imports(imports: &[String]) -> String {
-    const GROUPS: [(&str, &str); 9] = [
-        ("sandpost:consumer/bus@", "publishing"),
-        ("sandpost:consumer/state@", "state"),
-        ("sandpost:consumer/config@", "configuration"),
-        ("sandpost:consumer/log@", "log"),
-        ("wasi:http/outgoing-handler@", "HTTP requests"),
-        ("wasi:clocks/", "clocks"),
-        ("wasi:random/", "random numbers"),
-        ("wasi:filesystem/", "files"),
-        ("wasi:sockets/", "sockets"),
+    const GROUPS: [(&[&str], &str); 9] = [
+        (&PUBLISHING, "publishing"),
+        (&STATE, "state"),
+        (&["sandpost:consumer/config@", "wasi:config/"], "configuration"),
+        (&["sandpost:consumer/log@", "wasi:logging/"], "log"),
+        (&["wasi:http/outgoing-handler@"], "HTTP requests"),
+        (&["wasi:clocks/"], "clocks"),
+        (&["wasi:random/"], "random numbers"),
+        (&["wasi:filesystem/"], "files"),
+        (&["wasi:sockets/"], "sockets"),
     ];
-    let used = GROUPS.iter().filter(|(prefix, _)| imports.iter().any(|import| import.starts_with(prefix)));
-    let groups: Vec<_> = used.map(|(_, name)| *name).collect();
+    let groups: Vec<_> = GROUPS.iter().filter(|(of, _)| imports_any(imports, of)).map(|(_, name)| *name).collect();
     if groups.is_empty() { "nothing but WASI's streams".to_owned() } else { groups.join(", ") }
 }
 
@@ -138,22 +147,29 @@ fn secret(name: &str, source: &SecretSource) -> String {
 }
 
 /// What the component can ask for and the manifest does not grant, and the other way round.
-fn notes(imports: &[String], manifest: &Manifest) -> Vec<String> {
-    let imports = |package: &str| imports.iter().any(|import| import.starts_with(package));
+fn notes(kind: Kind, imports: &[String], manifest: &Manifest) -> Vec<String> {
+    let has = |prefixes: &[&str]| imports_any(imports, prefixes);
     let mut notes = Vec::new();
     let mut note = |holds: bool, text: &str| notes.extend(holds.then(|| text.to_owned()));
-    let (publishes, requests) = (imports("sandpost:consumer/bus@"), imports("wasi:http/outgoing-handler@"));
+    // A command imports nothing for it: its manifest says that what it prints is published.
+    let prints_messages = matches!(&manifest.command, Some(command) if command.stdout != Stdout::Log);
+    let publishes = has(&PUBLISHING) || (kind == Kind::Command && prints_messages);
+    let requests = has(&["wasi:http/outgoing-handler@"]);
     note(publishes && manifest.publish.is_empty(), "it can publish, and [grants] publish grants no topic");
     note(!publishes && !manifest.publish.is_empty(), "it cannot publish, and [grants] publish grants topics");
     note(requests && manifest.http.is_empty(), "it can make HTTP requests, and [grants] http grants none");
     note(!requests && !manifest.http.is_empty(), "it makes no HTTP requests, and [grants] http grants some");
     note(
-        requests && imports("sandpost:consumer/state@"),
+        requests && has(&STATE),
         "it makes HTTP requests and has state: a call whose reads went stale is run again, and its requests are made again; \
          give them the idempotency key",
     );
-    note(imports("wasi:filesystem/"), "it can ask for files; there are none");
-    note(imports("wasi:sockets/"), "it can ask for the network; there is none but HTTP");
+    note(
+        kind != Kind::Command && manifest.command.is_some(),
+        "it is no WASI command, and [command] in the manifest is for those alone",
+    );
+    note(has(&["wasi:filesystem/"]), "it can ask for files; there are none");
+    note(has(&["wasi:sockets/"]), "it can ask for the network; there is none but HTTP");
     notes
 }
 
@@ -173,10 +189,33 @@ mod tests {
         let imports = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let bus = imports(&["sandpost:consumer/bus@0.1.0", "wasi:http/outgoing-handler@0.2.6"]);
         let both = granted("[grants]\npublish = [\"b\"]\nhttp = [\"https://example.com\"]");
+        let notes = |imports: &[String], manifest: &Manifest| notes(Kind::Component, imports, manifest);
         assert_eq!(notes(&bus, &both), [""; 0]);
         let missing = notes(&bus, &granted(""));
         assert!(missing.len() == 2 && missing[0].contains("publish") && missing[1].contains("http"), "{missing:?}");
         let too_much = notes(&imports(&["wasi:cli/stderr@0.2.0"]), &both);
         assert!(too_much.len() == 2 && too_much[0].starts_with("it cannot publish"), "{too_much:?}");
+    }
+    #[test]
+    fn what_other_platforms_and_commands_have_in_place_of_our_interfaces_counts() {
+        let manifest = |text: &str| {
+            let text = format!("[[subscription]]\ntopics = [\"a\"]\n[grants]\npublish = [\"b\"]\n{text}");
+            manifest::parse("email", Path::new("email.toml"), &text).unwrap()
+        };
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let foreign = names(&[
+            "wasmcloud:messaging/consumer@0.2.0",
+            "wasi:keyvalue/store@0.2.0-draft",
+            "wasi:config/store@0.2.0-draft",
+            "wasi:logging/logging",
+            "wasi:http/outgoing-handler@0.2.6",
+        ]);
+        assert_eq!(imports(&foreign), "publishing, state, configuration, log, HTTP requests");
+        let said = notes(Kind::WasmCloud, &foreign, &manifest("http = [\"https://example.com\"]"));
+        assert!(said.len() == 1 && said[0].contains("idempotency key"), "{said:?}");
+        let prints = manifest("[command]\nstdout = { publish = \"b\" }");
+        assert_eq!(notes(Kind::Command, &[], &prints), [""; 0]);
+        let said = notes(Kind::Module, &names(&["sandpost:consumer/bus@0.1.0"]), &prints);
+        assert!(said.len() == 1 && said[0].contains("[command]"), "{said:?}");
     }
 }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::client::{Client, segment};
 use super::failure::Failure;
 use super::output::{Event, Output, Text, duration, plain, short, text, time};
+use crate::headline::headline;
 use operate::{Rate, Work};
 
 #[derive(Subcommand, Debug)]
@@ -189,7 +190,7 @@ fn list(args: &ListArgs, client: &Client, output: &Output) -> Result<(), Failure
             plain(&letter["key"]),
             plain(&letter["attempts_total"]),
             Text::Plain(time(&letter["died_ms"])),
-            Text::Plain(first_line(&error.unwrap_or_default())),
+            Text::Plain(telling_line(&error.unwrap_or_default())),
         ]
     });
     output.table(&["id", "reason", "message", "key", "attempts", "died", "last error"], rows)?;
@@ -199,9 +200,9 @@ fn list(args: &ListArgs, client: &Client, output: &Output) -> Result<(), Failure
     }
 }
 
-fn first_line(text: &str) -> String {
+fn telling_line(text: &str) -> String {
     const CHARACTERS: usize = 60;
-    let line = text.lines().next().unwrap_or_default();
+    let line = headline(text);
     match line.char_indices().nth(CHARACTERS) {
         Some((end, _)) => format!("{}...", &line[..end]),
         None => line.to_owned(),

@@ -58,7 +58,7 @@ pub(super) fn run(args: &DevArgs, output: &Output) -> Result<(), Failure> {
     let project = Project::find(args.manifest.as_deref())?;
     let (sender, news) = mpsc::channel();
     on_signals(sender.clone())?;
-    let changes = Changes::of(&project.watched())?;
+    let changes = Changes::of(&project.watched(), &project.written())?;
     let changed = sender.clone();
     thread::spawn(move || {
         // It ends where changes cannot be watched any more, or nobody listens.

@@ -52,19 +52,27 @@ enum Language {
     Command,
 }
 
+/// Rust's words, and the packages that a project of ours has beside its own.
+const TAKEN: &str = "\
+    abstract alloc as async await become box break const continue core crate do dyn else enum extern false final \
+    fn for gen if impl in let loop macro main match mod move mut override priv proc-macro pub ref return sandpost \
+    sandpost-sdk self serde serde-json static std struct super test trait true try type typeof unsafe unsized use \
+    virtual where while wit-bindgen yield";
+
 fn name(text: &str) -> Result<String, String> {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     // What every language's package may be called.
     let good = text.len() <= 50
         && text.starts_with(|first: char| first.is_ascii_lowercase())
         && text.bytes().all(allowed)
-        && !text.ends_with('-')
-        && !["sandpost", "test", "core", "std"].contains(&text);
-    if good {
-        Ok(text.to_owned())
-    } else {
-        Err("a name is up to 50 small letters, digits and `-`, and begins with a letter".to_owned())
+        && !text.ends_with('-');
+    if !good {
+        return Err("a name is up to 50 small letters, digits and `-`, and begins with a letter".to_owned());
     }
+    if TAKEN.split_whitespace().any(|taken| taken == text) {
+        return Err(format!("`{text}` means something else to a language or to the SDK; add a word to it"));
+    }
+    Ok(text.to_owned())
 }
 
 pub(super) fn run(args: &NewArgs, output: &Output) -> Result<(), Failure> {
@@ -140,7 +148,15 @@ mod tests {
             }
             let text = &project.iter().find(|(path, ..)| path == "my-consumer.toml").unwrap().1;
             let manifest = manifest::parse("my-consumer", Path::new("my-consumer.toml"), text).unwrap();
-            assert!(manifest.build.is_some(), "{language:?}");
+            let build = manifest.build.unwrap_or_else(|| panic!("{language:?} has no [build]"));
+            // `sandpost dev` builds again when the handler changes.
+            let readme = &project.iter().find(|(path, ..)| path == "README.md").unwrap().1;
+            if let Some(handler) = readme.split("The handler is in `").nth(1).and_then(|rest| rest.split('`').next()) {
+                assert!(paths.contains(handler), "{language:?}: {handler} is not in {paths:?}");
+                let is_watched =
+                    |watched: &PathBuf| watched == Path::new(".") || Path::new(handler).starts_with(watched);
+                assert!(build.watch.iter().any(is_watched), "{language:?}: {handler} is not in {:?}", build.watch);
+            }
         }
     }
 
@@ -155,10 +171,10 @@ mod tests {
 
     #[test]
     fn names_that_no_language_takes_are_refused() {
-        for good in ["a", "my-consumer", "order2"] {
+        for good in ["a", "my-consumer", "order2", "email"] {
             assert!(name(good).is_ok(), "{good}");
         }
-        for bad in ["", "My", "2nd", "a_b", "-a", "a-", "a.b", "../a", "test"] {
+        for bad in ["", "My", "2nd", "a_b", "-a", "a-", "a.b", "../a", "test", "main", "fn", "serde"] {
             assert!(name(bad).is_err(), "{bad}");
         }
     }

@@ -5,7 +5,6 @@ mod lines;
 mod report;
 mod state;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,6 +20,9 @@ use crate::outcome::Outcome;
 use crate::policy::Manifest;
 use crate::sandbox::{Called, Component, Instance, Offer, Program};
 use crate::topic::TopicFilter;
+
+/// Of an event as a file: many times what a message may have, for Base64, attributes and a dead letter's evidence are in it.
+const EVENT_BYTES_MAX: usize = 64 << 20;
 
 /// Run one event through a consumer, with no bus.
 ///
@@ -89,7 +91,7 @@ pub(super) fn run(args: &RunArgs, output: &Output) -> Result<(), Failure> {
     }
     let mut paths = vec![args.consumer.clone(), args.event.clone()];
     paths.push(args.manifest.clone().unwrap_or_else(|| args.consumer.with_extension("toml")));
-    let changes = Changes::of(&paths)?;
+    let changes = Changes::of(&paths, &[])?;
     loop {
         match once(args, &workbench, output) {
             Ok(_) => {}
@@ -187,13 +189,11 @@ fn read(args: &RunArgs, workbench: &Workbench) -> Result<Inputs, Failure> {
     let bytes = workbench::read(path, COMPONENT_BYTES_MAX).map_err(Failure::Failed)?;
     let (component, compiled_in) = workbench.load(&name, path, &bytes).map_err(Failure::Failed)?;
     let event = if args.event == Path::new("-") {
-        let mut event = Vec::new();
-        std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut event)
-            .map_err(|error| Failure::Failed(format!("stdin cannot be read: {error}")))?;
-        event
+        workbench::read_from(std::io::stdin().lock(), EVENT_BYTES_MAX)
+            .map_err(|error| Failure::Failed(format!("stdin cannot be read: {error}")))?
+            .ok_or_else(|| Failure::Failed(workbench::too_large("stdin", EVENT_BYTES_MAX)))?
     } else {
-        fs::read(&args.event)
-            .map_err(|error| Failure::Failed(format!("{} cannot be read: {error}", args.event.display())))?
+        workbench::read(&args.event, EVENT_BYTES_MAX).map_err(Failure::Failed)?
     };
     Ok(Inputs { name, component, manifest, manifest_path, compiled_in, event })
 }

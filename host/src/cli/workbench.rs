@@ -1,7 +1,8 @@
 //! What commands share that work on a consumer's files with no bus.
 
-use std::fs;
+use std::fs::File;
 use std::future::Future;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -59,10 +60,20 @@ pub(super) fn manifest(stem: &str, path: &Path) -> Result<Manifest, String> {
     manifest::parse(stem, path, &text).map_err(|error| error.to_string())
 }
 
+/// A file, or what comes out of a pipe or a device that is named like one: those do not say how much.
 pub(super) fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, String> {
-    let metadata = fs::metadata(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
-    if metadata.len() > bytes_max as u64 {
-        return Err(format!("{} has {} bytes; at most {bytes_max} are accepted", path.display(), metadata.len()));
-    }
-    fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))
+    let unreadable = |error: io::Error| format!("{} cannot be read: {error}", path.display());
+    let file = File::open(path).map_err(unreadable)?;
+    read_from(&file, bytes_max).map_err(unreadable)?.ok_or_else(|| too_large(&path.display().to_string(), bytes_max))
+}
+
+/// Nothing where there is more.
+pub(super) fn read_from(from: impl Read, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    from.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() <= bytes_max).then_some(bytes))
+}
+
+pub(super) fn too_large(what: &str, bytes_max: usize) -> String {
+    format!("{what} has more than {bytes_max} bytes, and so much is not accepted")
 }

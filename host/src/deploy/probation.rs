@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use crate::headline::headline;
 use crate::limits::{PROBATION_TOLD_BYTES_MAX, PROBATION_TOLD_MAX};
 use crate::outcome::{Attempt, History, OutcomeKind};
 use crate::policy::ProbationPolicy;
@@ -111,9 +112,9 @@ fn is_failure(outcome: OutcomeKind) -> bool {
     }
 }
 
-/// The first line, as long as a line may be.
+/// The line that says most, as long as a line may be.
 fn shortened(text: String) -> String {
-    let line = text.lines().next().unwrap_or_default();
+    let line = headline(&text);
     match line.char_indices().map(|(at, one)| at + one.len_utf8()).find(|end| *end > PROBATION_TOLD_BYTES_MAX) {
         Some(end) => {
             let start = line[..end].char_indices().next_back().map_or(0, |(at, _)| at);

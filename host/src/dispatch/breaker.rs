@@ -14,6 +14,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use crate::headline::headline;
 use crate::limits::{BREAKER_EVIDENCE_MAX, BREAKER_EVIDENCE_TEXT_CHARACTERS_MAX, BREAKER_STREAK_MESSAGES_MAX};
 use crate::log::KeyHash;
 use crate::message::{Millis, Offset};
@@ -263,8 +264,7 @@ impl Breaker {
     }
 
     fn note(&mut self, failure: Failure) {
-        let text = failure.text.lines().next().unwrap_or_default();
-        let text = text.chars().take(BREAKER_EVIDENCE_TEXT_CHARACTERS_MAX).collect();
+        let text = headline(&failure.text).chars().take(BREAKER_EVIDENCE_TEXT_CHARACTERS_MAX).collect();
         self.evidence.push_back(FailureView { offset: failure.offset, outcome: failure.outcome.as_str(), text });
         if self.evidence.len() > BREAKER_EVIDENCE_MAX {
             self.evidence.pop_front();

@@ -8,6 +8,7 @@ use wasmtime_wasi::I32Exit;
 
 use super::guest::Guest;
 use super::records::{Failure, RetryRecord};
+use crate::headline::{BACKTRACE, PRINTED};
 use crate::limits::{EVIDENCE_TEXT_BYTES_MAX, RETRY_DELAY_MAX};
 use crate::outcome::Outcome;
 
@@ -62,10 +63,10 @@ fn report(error: &wasmtime::Error, guest: &Guest) -> String {
     }
     let output = guest.output_tail(OUTPUT_BYTES_MAX);
     if !output.is_empty() {
-        let _ = write!(text, "\nthe guest printed:\n{output}");
+        let _ = write!(text, "{PRINTED}{output}");
     }
     if let Some(backtrace) = backtrace {
-        text.push_str("\nbacktrace:");
+        text.push_str(BACKTRACE);
         // Its first line is a heading.
         for frame in backtrace.lines().skip(1) {
             text.push('\n');

@@ -12,7 +12,7 @@ use super::guest::Guest;
 use super::imports::{ALLOWED, is_allowed};
 use super::kind::Kind;
 use super::module::{self, Form};
-use super::{platforms, signature, wrap};
+use super::{platforms, shim, signature, wrap};
 use crate::limits::COMPONENT_BYTES_MAX;
 use crate::outcome::Digest;
 
@@ -20,6 +20,9 @@ use crate::outcome::Digest;
 const HANDLE: &str = "handle";
 /// The export of a command that is a component, in any version of WASI 0.2.
 const CLI_RUN: &str = "wasi:cli/run@0.2.";
+
+/// Of a line of text with an error.
+const TEXT_LINE_CHARS_MAX: usize = 160;
 
 /// `handle` as `sdk/wit/consumer.wit` declares it, in the words of [`signature::describe`].
 pub(super) const HANDLE_SIGNATURE: &str = "func(\
@@ -42,7 +45,7 @@ pub enum LoadError {
     Text { error: String },
     #[error("it is no WebAssembly: it begins with the bytes {begins}")]
     NotWasm { begins: String },
-    #[error("it is no valid WebAssembly: {error}")]
+    #[error("it is no valid WebAssembly: {error}{}", invalid_hint(.error))]
     Invalid { error: String },
     /// A core module, as the rest that speak of modules.
     #[error("it is a core module that exports neither `{HANDLE}` nor `_start`, but {}: {hint}", listed(.exports))]
@@ -55,7 +58,7 @@ pub enum LoadError {
     Wrap { error: String },
     #[error(
         "it imports {}, which no consumer is given{}; it may import {}",
-        listed(.imports), import_hint(.imports), ALLOWED.join(", ")
+        listed(.imports), import_hint(.imports), importable()
     )]
     Import { imports: Vec<String> },
     #[error("what it imports does not match what the bus has: {error}")]
@@ -71,12 +74,30 @@ pub enum LoadError {
     WrongHandle { found: String },
 }
 
+/// What authors may import; the shim's interface is for modules that are wrapped, and nothing to write down.
+fn importable() -> String {
+    let names: Vec<&str> = ALLOWED.into_iter().filter(|name| *name != shim::HOST).collect();
+    format!(
+        "{}, and what consumers of wasmCloud, wasi:messaging and Spin have for messages, state and configuration",
+        names.join(", ")
+    )
+}
+
 /// What to do about imports of another version of the contract, or of another platform.
 fn import_hint(imports: &[String]) -> &'static str {
     if imports.iter().any(|import| import.starts_with("sandpost:consumer/")) {
         " (this bus has sandpost:consumer@0.1.0: build against its sdk/wit)"
     } else if imports.iter().any(|import| import.starts_with("wasi:") && import.contains("@0.3")) {
         " (that is WASI 0.3, and consumers are of WASI 0.2: choose the synchronous target of the toolchain)"
+    } else {
+        ""
+    }
+}
+
+/// What is valid with features that the bus has switched off.
+fn invalid_hint(error: &str) -> &'static str {
+    if error.contains("component model async feature") {
+        " (it has asynchronous exports: build it with synchronous ones, with componentize-qjs by `--sync`)"
     } else {
         ""
     }
@@ -242,7 +263,20 @@ fn binary(bytes: &[u8]) -> Result<Cow<'_, [u8]>, LoadError> {
     if !(begins.starts_with(b"(") || begins.starts_with(b";;")) {
         return Ok(Cow::Borrowed(bytes));
     }
-    wat::parse_bytes(bytes).map_err(|error| LoadError::Text { error: error.to_string() })
+    wat::parse_bytes(bytes).map_err(|error| LoadError::Text { error: text_error(&error.to_string()) })
+}
+
+/// What the parser says, with the place as people write it, and of the line that it shows no more than fits: a line may be as
+/// long as the file.
+fn text_error(error: &str) -> String {
+    let lines = error.lines().map(|line| {
+        let line = line.replacen("--> <anon>:", "--> line ", 1);
+        match line.char_indices().nth(TEXT_LINE_CHARS_MAX) {
+            Some((end, _)) => format!("{} ...", &line[..end]),
+            None => line,
+        }
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 enum Encoding {

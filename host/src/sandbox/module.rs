@@ -11,6 +11,13 @@ use super::load::LoadError;
 const START: &str = "_start";
 const HANDLE: &str = "handle";
 const PREVIEW1: &str = "wasi_snapshot_preview1";
+/// What the contract has for modules.
+const CONTRACT: [&str; 4] = [
+    "sandpost:consumer/bus@0.1.0",
+    "sandpost:consumer/state@0.1.0",
+    "sandpost:consumer/config@0.1.0",
+    "sandpost:consumer/log@0.1.0",
+];
 /// More names than this help nobody, and a hostile module has millions.
 const NAMES_TOLD_MAX: usize = 20;
 
@@ -72,11 +79,11 @@ pub(super) fn form(module: &[u8]) -> Result<Form, LoadError> {
     let provided = |module: &str, name: &str| {
         module == PREVIEW1
             || (module == "env" && name == "abort")
-            || (form != Form::Command && module.starts_with("sandpost:consumer/"))
+            || (form != Form::Command && CONTRACT.contains(&module))
     };
     let unknown: Vec<_> = facts.imports.iter().filter(|(module, name)| !provided(module, name)).collect();
-    if let Some((module, _)) = unknown.first() {
-        let hint = facts.language.of_import(module, form);
+    if let Some((module, name)) = unknown.first() {
+        let hint = facts.language.of_import(module, name, form);
         let imports = unknown.iter().take(NAMES_TOLD_MAX).map(|(module, name)| format!("{module} {name}")).collect();
         return Err(LoadError::ModuleImport { imports, hint });
     }
@@ -192,7 +199,7 @@ impl Language {
         }
     }
 
-    fn of_import(self, module: &str, form: Form) -> &'static str {
+    fn of_import(self, module: &str, name: &str, form: Form) -> &'static str {
         if module.starts_with("__wbindgen") || module.starts_with("wbg") {
             return "it was built for JavaScript by wasm-bindgen; build for the target wasm32-wasip2, without wasm-bindgen";
         }
@@ -203,10 +210,20 @@ impl Language {
             return "a command reads stdin and its environment, and prints; for state, publishing and configuration export \
                     `handle` in place of `_start`";
         }
+        if module.starts_with("sandpost:consumer/") {
+            return "this bus has bus, state, config and log of sandpost:consumer@0.1.0: build it with the SDK of this version";
+        }
         if module == "wasi_unstable" {
             return "it was built for an older WASI; build it with a toolchain for preview 1";
         }
         match (self, module) {
+            (Self::AssemblyScript, "env") if name == "trace" || name.starts_with("console.") => {
+                "there is no console: `bus.info` and the like write to the bus's log"
+            }
+            (Self::AssemblyScript, "env") if name == "seed" || name.ends_with(".now") => {
+                "the language's own clock and random numbers are a browser's: declare `clock_time_get` or `random_get` with \
+                 `@external(\"wasi_snapshot_preview1\", ...)`, or use the times of the message and the delivery"
+            }
             (Self::AssemblyScript, _) => {
                 "declare what is imported from the bus with `@external(\"sandpost:consumer/...@0.1.0\", ...)`"
             }
@@ -266,6 +283,20 @@ mod tests {
         assert!(hint.contains("wasm-bindgen"), "{hint}");
         assert!(matches!(with(r#""gojs" "x""#), Err(LoadError::ModuleImport { hint, .. }) if hint.contains("wasip1")));
         assert!(matches!(with(r#""env" "f""#), Err(LoadError::ModuleImport { .. })));
+        let other_version = with(r#""sandpost:consumer/state@0.2.0" "get""#);
+        assert!(
+            matches!(other_version, Err(LoadError::ModuleImport { hint, .. }) if hint.contains("sandpost:consumer@0.1.0"))
+        );
+        let assembly_script = |name: &str| {
+            let abort = r#"(import "env" "abort" (func (param i32 i32 i32 i32)))"#;
+            of(&format!(r#"(module {abort} (import "env" "{name}" (func)) {ENTRY} {REALLOC})"#))
+        };
+        for (name, part) in
+            [("console.log", "bus.info"), ("trace", "bus.info"), ("Date.now", "clock"), ("f", "@external")]
+        {
+            let refusal = assembly_script(name);
+            assert!(matches!(refusal, Err(LoadError::ModuleImport { hint, .. }) if hint.contains(part)), "{refusal:?}");
+        }
         assert!(with(r#""wasi_snapshot_preview1" "fd_write""#).is_ok());
         assert!(with(r#""sandpost:consumer/state@0.1.0" "get""#).is_ok());
     }

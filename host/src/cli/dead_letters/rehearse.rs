@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{RedriveArgs, first_line};
+use super::{RedriveArgs, telling_line};
 use crate::cli::client::Client;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, Text, duration, plain, short, text};
@@ -45,7 +45,7 @@ pub(super) fn run(component: &Path, args: &RedriveArgs, client: &Client, output:
             Text::Plain(duration(letter["duration_us"].as_u64().unwrap_or(0))),
             plain(&letter["publishes"]),
             plain(&letter["writes"]),
-            Text::Plain(first_line(&text(&letter["text"]))),
+            Text::Plain(telling_line(&text(&letter["text"]))),
         ]
     });
     output.table(&["id", "outcome", "took", "publishes", "writes", "error"], rows)

@@ -195,6 +195,10 @@ fn log_line(line: &str) -> Option<(String, String)> {
             let attempt = attempt.map_or_else(String::new, |attempt| format!(" in attempt {attempt}"));
             Some((text(&entry["subscription"]), format!("{outcome} {place}{attempt} ({took}){reason}")))
         }
+        // Of a large consumer it takes seconds, in which nothing else is told.
+        Some("sandpost::deploy::worker") if message == "compiling" => {
+            Some(("deploy".to_owned(), format!("compiles {}", text(&entry["consumer"]))))
+        }
         _ if level == "warn" || level == "error" => {
             let problem = ["problem", "error"].iter().find_map(|name| entry[*name].as_str()).map(clean);
             Some((
@@ -242,6 +246,9 @@ mod tests {
         assert_eq!(log_line(other), None);
         let warning = r#"{"level":"WARN","target":"sandpost::deploy","message":"not deployed","problem":"bad"}"#;
         assert_eq!(log_line(warning).unwrap().1, "warn: not deployed bad");
+        let compiling =
+            r#"{"level":"INFO","target":"sandpost::deploy::worker","message":"compiling","consumer":"email"}"#;
+        assert_eq!(log_line(compiling), Some(("deploy".to_owned(), "compiles email".to_owned())));
         assert_eq!(log_line("no JSON").unwrap().1, "no JSON");
     }
 }

@@ -65,6 +65,13 @@ impl Project {
         watched
     }
 
+    /// The folder that the build writes to, where it is one of its own.
+    pub(super) fn written(&self) -> Vec<PathBuf> {
+        let output = self.output();
+        let folder = output.parent().filter(|folder| *folder != self.folder && *folder != Path::new(""));
+        folder.map(Path::to_owned).into_iter().collect()
+    }
+
     /// Runs the build command. Fails with what it said.
     pub(super) fn build(&self) -> Result<(), String> {
         let Some(command) = self.command() else { return Ok(()) };

@@ -27,7 +27,7 @@ pub(super) fn template(language: Language) -> &'static [File] {
             "README.md", "gitignore", "package.json", "src/consumer.ts", "src/main.ts", "test/consumer.test.ts", "tsconfig.json",
             "{{name}}.toml"],
         Language::Python => files!["python/template/":
-            "Makefile", "README.md", "gitignore", "requirements.txt", "src/{{module}}.py", "tests/test_consumer.py",
+            "Makefile", "README.md", "gitignore", "requirements.txt", "src/handler.py", "tests/test_consumer.py",
             "{{name}}.toml"],
         Language::Go => files!["go/template/":
             "Makefile", "README.md", "gitignore", "go.mod", "handle.go", "handle_test.go", "main.go", "{{name}}.toml"],

@@ -10,7 +10,10 @@ function member(json: string, name: string): string {
   const text = json.charAt(at) == '"';
   if (text) at++;
   let to = at;
-  while (to < json.length && (text ? json.charAt(to) != '"' : json.charAt(to) >= "0" && json.charAt(to) <= "9")) to++;
+  // What follows a backslash ends no text: it stays as it is written, and so fits into JSON again.
+  while (to < json.length && (text ? json.charAt(to) != '"' : json.charAt(to) >= "0" && json.charAt(to) <= "9")) {
+    to += text && json.charAt(to) == "\\" ? 2 : 1;
+  }
   return json.substring(at, to);
 }
 

@@ -12,7 +12,8 @@ static sp_bytes member(sp_bytes json, const char *name) {
         bool text = from < end && *from == '"';
         if (text) from++;
         const char *to = from;
-        while (to < end && (text ? *to != '"' : *to >= '0' && *to <= '9')) to++;
+        /* What follows a backslash ends no text: it stays as it is written, and so fits into JSON again. */
+        while (to < end && (text ? *to != '"' : *to >= '0' && *to <= '9')) to += text && *to == '\\' && to + 1 < end ? 2 : 1;
         return (sp_bytes){from, (size_t)(to - from)};
     }
     return sp_text("");

@@ -3,7 +3,7 @@ import unittest
 from sandpost import Reject
 from sandpost.testing import TestBus, message
 
-from {{module}} import handle
+from handler import handle
 
 
 class Orders(unittest.TestCase):

@@ -22,12 +22,12 @@ fn handle(message: *const sandpost.Message, bus: *sandpost.Bus) !sandpost.Outcom
     try bus.set(key, try std.fmt.allocPrint(bus.allocator, "{d}", .{total}));
     bus.log(.info, "{s} has ordered {d} cents", .{ order.customer, total });
 
-    const format = "{{\"order\":\"{s}\",\"customer\":\"{s}\",\"total_cents\":{d}}}";
+    const invoice = .{ .order = order.id, .customer = order.customer, .total_cents = total };
     try bus.publish(.{
         .topic = "invoice.due",
         .key = order.customer,
         .content_type = "application/json",
-        .data = try std.fmt.allocPrint(bus.allocator, format, .{ order.id, order.customer, total }),
+        .data = try std.json.Stringify.valueAlloc(bus.allocator, invoice, .{}),
     });
     return .ack;
 }
