@@ -67,6 +67,10 @@ impl FakeDisk {
         self.image().room = room;
     }
 
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.image().bytes.clone()
+    }
+
     pub(crate) fn len(&self) -> u64 {
         self.image().bytes.len() as u64
     }

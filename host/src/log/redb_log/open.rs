@@ -1,5 +1,6 @@
 //! Opening: the folder, the file, its format, and what sequencing goes on from.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -90,6 +91,9 @@ pub(super) fn open_file(options: &OpenOptions, folder: &DataFolder) -> Result<Op
     open_database(options, folder, Box::new(LogFile::open(folder)?), &path)
 }
 
+/// What is damaged where it is none of the tables.
+const FILE: &str = "(the file itself)";
+
 pub(super) struct Opened {
     pub(super) disk: Arc<DiskState>,
     /// Before the database, so that it is dropped before it.
@@ -100,6 +104,21 @@ pub(super) struct Opened {
 }
 
 fn open_database(
+    options: &OpenOptions,
+    folder: &DataFolder,
+    backend: Box<dyn StorageBackend>,
+    path: &Path,
+) -> Result<Opened, OpenError> {
+    // redb holds what it wrote itself to be sound, and panics at some of what is not.
+    let opened = catch_unwind(AssertUnwindSafe(|| open_sound_database(options, folder, backend, path)));
+    opened.unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+        let what = said.unwrap_or("it cannot be opened").to_owned();
+        Err(OpenError::Damaged { path: path.to_owned(), error: ReadError::Damaged { table: FILE, what } })
+    })
+}
+
+fn open_sound_database(
     options: &OpenOptions,
     folder: &DataFolder,
     backend: Box<dyn StorageBackend>,
@@ -144,7 +163,7 @@ pub(super) fn storage_failure(disk: &DiskState, error: redb::Error, path: &Path)
         }
         // redb says so of a file of its own that it cannot repair.
         (None, redb::Error::Corrupted(what)) => {
-            OpenError::Damaged { path: path.to_owned(), error: ReadError::Damaged { table: "(the file itself)", what } }
+            OpenError::Damaged { path: path.to_owned(), error: ReadError::Damaged { table: FILE, what } }
         }
         (None, error) => OpenError::Foreign { path: path.to_owned(), error: error.to_string() },
     }

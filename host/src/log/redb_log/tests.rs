@@ -4,6 +4,7 @@ mod cuts;
 mod delivery_rows;
 mod durability;
 mod failure;
+mod flips;
 mod messages;
 mod opening;
 mod removal;

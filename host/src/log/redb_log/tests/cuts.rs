@@ -10,8 +10,8 @@
 //! sync, where most is on its way, and in one way before each write. A seed repeats its transactions and which of them share
 //! a sync; which pages redb writes for them, and in which order, differs from run to run, so that a failure may want a few tries.
 
-mod ledger;
-mod workload;
+pub(super) mod ledger;
+pub(super) mod workload;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -83,7 +83,7 @@ fn torn(offset: u64, data: &[u8], sector: usize, random: &mut fastrand::Rng) -> 
 /// Opens what a crash left, and holds it against what was promised by then.
 fn audit(image: Vec<u8>, lived: &Lived, step: usize) {
     let bench = Bench::on(FakeDisk::with_bytes(image).backend());
-    let found = Ledger::of(&bench);
+    let found = Ledger::of(&bench).expect("what is left can be read");
     let promised = lived.answered_by(step);
     let after = (promised..lived.ledgers.len()).find(|&txns| lived.ledgers[txns] == found);
     let Some(txns) = after else {

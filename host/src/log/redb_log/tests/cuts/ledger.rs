@@ -1,6 +1,7 @@
 //! What the log must hold after so many transactions, as naive maps; and the same as it is read from a log.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use crate::log::{
 use crate::message::{Event, Millis, Offset, Sequence, TopicId};
 
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Ledger {
+pub(in super::super) struct Ledger {
     /// Messages that are there.
     pub(super) messages: BTreeMap<Offset, Stored>,
     end: Offset,
@@ -200,14 +201,14 @@ impl Ledger {
     }
 
     /// What a log holds, by all ways of reading it.
-    pub(super) fn of(bench: &Bench) -> Self {
+    pub(in super::super) fn of(bench: &Bench) -> Result<Self, Box<dyn Error>> {
         let log = &bench.log;
         let mut ledger = Self { end: log.end(), ..Self::default() };
         let mut next = 0;
         // Wildcards do not match what is the bus's own.
         let everything = selection(">,$dead-letters.*");
         while next < ledger.end {
-            let batch = log.read(&everything, next, WIDE).unwrap();
+            let batch = log.read(&everything, next, WIDE)?;
             next = batch.next;
             for message in batch.messages {
                 let (sequence, accepted_ms) = (message.sequence, message.accepted_ms);
@@ -218,38 +219,45 @@ impl Ledger {
             let (id, last_sequence, removed_before) = (topic.id, topic.last_sequence, topic.removed_before);
             ledger.topics.insert(topic.name.as_str().to_owned(), Topic { id, last_sequence, removed_before });
         }
-        for scheduled in log.scheduled(None, None, WIDE).unwrap() {
+        for scheduled in log.scheduled(None, None, WIDE)? {
             ledger.scheduled.insert(scheduled.at.number, scheduled);
         }
+        // One that is damaged is passed over, so that it keeps no other one waiting.
+        if log.figures().scheduled_messages != ledger.scheduled.len() as u64 {
+            return Err("a scheduled message that is counted cannot be read".into());
+        }
         for (consumer, _) in log.state_sizes() {
-            let entries = log.state_scan(&consumer, "", None, 1_000).unwrap();
+            let entries = log.state_scan(&consumer, "", None, 1_000)?;
             for (key, value) in entries.entries {
                 ledger.state.insert((consumer.clone(), key.to_string()), value);
             }
         }
-        let loaded = log.load().unwrap();
+        let loaded = log.load()?;
         for found in loaded.subscriptions {
-            let row = |offset| log.retry(found.id, offset).unwrap().expect("a row that is listed is there");
-            let held = |at| log.held(at).unwrap().expect("a row that is listed is there");
+            let mut retries = BTreeMap::new();
+            for retry in &found.retries {
+                let row = log.retry(found.id, retry.offset)?.ok_or("a retry row that is listed is not there")?;
+                retries.insert(retry.offset, row);
+            }
+            let mut held = BTreeMap::new();
+            for &(at, ..) in &found.held {
+                held.insert(at, log.held(at)?.ok_or("a held row that is listed is not there")?);
+            }
+            let dead = log.dead_letters(Some(found.id), None, usize::MAX)?;
             let account = Account {
                 id: found.id,
                 record: found.record,
                 passed: (0..ledger.end).filter(|offset| found.position.contains(*offset)).collect(),
                 counts: found.counts,
-                retries: found.retries.iter().map(|retry| (retry.offset, row(retry.offset))).collect(),
-                held: found.held.iter().map(|(at, ..)| (*at, held(*at))).collect(),
-                dead: log
-                    .dead_letters(Some(found.id), None, usize::MAX)
-                    .unwrap()
-                    .into_iter()
-                    .map(|letter| (letter.offset, letter.row))
-                    .collect(),
+                retries,
+                held,
+                dead: dead.into_iter().map(|letter| (letter.offset, letter.row)).collect(),
                 parks: found.parks.into_iter().collect(),
             };
             ledger.accounts.insert(found.name, account);
         }
         ledger.plugins = loaded.plugins.into_iter().collect();
-        ledger
+        Ok(ledger)
     }
 
     /// The promise, for what is in an account.
@@ -270,7 +278,7 @@ impl Ledger {
     }
 
     /// Where two differ, in a few words.
-    pub(super) fn difference(&self, found: &Self) -> String {
+    pub(in super::super) fn difference(&self, found: &Self) -> String {
         let mut parts = Vec::new();
         if self.end != found.end {
             parts.push(format!("the end is {} and not {}", found.end, self.end));

@@ -30,12 +30,14 @@ const SUBSCRIPTIONS: [&str; 2] = ["email", "inventory"];
 const OUTSTANDING: usize = 6;
 
 /// What happened on the disk, and what the log must hold at each time.
-pub(super) struct Lived {
-    pub(super) steps: Vec<Step>,
+pub(in super::super) struct Lived {
+    /// The disk as it was left, with the log closed.
+    pub(in super::super) disk: FakeDisk,
+    pub(in super::super) steps: Vec<Step>,
     /// From which step on the disk holds a log. One that is cut off before has no name yet, and is begun again.
     pub(super) begun: usize,
     /// After so many transactions.
-    pub(super) ledgers: Vec<Ledger>,
+    pub(in super::super) ledgers: Vec<Ledger>,
     /// How many steps the disk had made when so many transactions were answered.
     answered: Vec<(usize, TxnNumber)>,
     /// Events that their producers named, with their places and the transaction that stored them.
@@ -94,7 +96,7 @@ struct Workload {
 }
 
 /// Does it all, and answers what happened.
-pub(super) fn live(seed: u64) -> Lived {
+pub(in super::super) fn live(seed: u64) -> Lived {
     let disk = FakeDisk::recording();
     let folder = Arc::new(TempDir::new().unwrap());
     let log = open(&options(&folder), Some(disk.backend())).unwrap();
@@ -124,7 +126,7 @@ pub(super) fn live(seed: u64) -> Lived {
     workload.wait();
     workload.bench.log.close();
     let answered = answered.lock().unwrap().clone();
-    Lived { steps: disk.steps(), begun, ledgers: workload.ledgers, answered, names: workload.names }
+    Lived { steps: disk.steps(), disk, begun, ledgers: workload.ledgers, answered, names: workload.names }
 }
 
 impl Workload {
