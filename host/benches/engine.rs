@@ -6,6 +6,7 @@
 //! What is compared is the ratio; the medians of all rounds are printed.
 //!
 //! Run it by `make bench-engine`. It needs the guests `glance` and `obedient`, and says so where one is missing.
+//! `-- --json FILE` also writes the figures of every round, for `make bench`.
 
 #![allow(clippy::print_stdout, reason = "the table is what a benchmark is for")]
 
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
+use clap::Parser as _;
 use sandpost::bus::Bus;
 use sandpost::clock::SystemClock;
 use sandpost::deploy::{ActiveVersion, Host as _};
@@ -26,18 +28,23 @@ use sandpost::limits::MESSAGE_DATA_BYTES_MAX;
 use sandpost::log::redb_log::{OpenOptions, RedbLog};
 use sandpost::log::{Log as _, PluginRecord};
 use sandpost::message::Event;
-use sandpost::policy::{Manifest, Policy, StartAt, SubscriptionSpec};
+use sandpost::policy::{Isolation, Manifest, Policy, StartAt, SubscriptionSpec};
 use sandpost::sandbox::{Program, Sandbox, SandboxOptions};
 use sandpost::topic::{TopicFilter, TopicName};
 
+/// As the binary has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Where guests are built, and where the benchmark keeps its data unless SANDPOST_BENCH_FOLDER says otherwise.
 const TARGET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target");
-const ROUNDS: usize = 5;
 const MESSAGE_BYTES: usize = 256;
 const MESSAGES: u64 = 300_000;
 const OUTSTANDING: usize = 4_096;
 const FAN_OUT: u64 = 3;
 const SINGLE_PUBLISHES: usize = 500;
+/// Messages that are published at a time.
+const BATCH: usize = 100;
 const KEYS: u64 = 10_000;
 /// Consumers that take each message, for deliveries.
 const CONSUMERS: [&str; FAN_OUT as usize] = ["email", "inventory", "analytics"];
@@ -45,11 +52,25 @@ const COUNTER: &str = "counter";
 /// What each message tells the consumer `obedient` to do with the counter.
 const INCREMENT: &str = r#"{"do":"increment","key":"hot"}"#;
 
+/// Measures the engine beside the disk.
+#[derive(clap::Parser)]
+struct Options {
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Where to write the figures of every round
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Cargo says that this is a benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
 struct Round {
     fdatasync_us: f64,
     single_us: f64,
     deliveries_per_second: f64,
     hot_key_per_second: f64,
+    fresh_per_second: f64,
     increments_per_second: f64,
 }
 
@@ -61,26 +82,35 @@ impl Round {
 }
 
 fn main() -> Result<()> {
+    let options = Options::parse();
     let (glance, obedient) = (guest("glance")?, guest("obedient")?);
     let folder = std::env::var_os("SANDPOST_BENCH_FOLDER").map_or_else(|| PathBuf::from(TARGET), PathBuf::from);
     let mut rounds = Vec::new();
-    println!("round  fdatasync us  publish us  ratio  deliveries/s  one hot key/s  increments/s  a sync");
-    for number in 1..=ROUNDS {
+    println!("round  fdatasync us  publish us  ratio  deliveries/s  one hot key/s  fresh/s  increments/s  a sync");
+    for number in 1..=options.rounds {
         let scratch = tempfile::tempdir_in(&folder).context("a folder for the benchmark's data")?;
         let round = Round {
             fdatasync_us: append_and_sync(scratch.path())?,
             single_us: single_publish(&glance, scratch.path())?,
-            deliveries_per_second: throughput(&glance, &scratch.path().join("many"), MESSAGES, Some(KEYS))?,
-            hot_key_per_second: throughput(&glance, &scratch.path().join("one"), MESSAGES / 4, Some(1))?,
+            deliveries_per_second: throughput(&glance, &scratch.path().join("many"), MESSAGES, KEYS, Isolation::Reuse)?,
+            hot_key_per_second: throughput(&glance, &scratch.path().join("one"), MESSAGES / 4, 1, Isolation::Reuse)?,
+            fresh_per_second: throughput(
+                &glance,
+                &scratch.path().join("fresh"),
+                MESSAGES / 10,
+                KEYS,
+                Isolation::Fresh,
+            )?,
             increments_per_second: increments(&obedient, &scratch.path().join("counter"), MESSAGES / 4)?,
         };
         println!(
-            "{number:>5}  {:>12.0}  {:>10.0}  {:>4.1}x  {:>12.0}  {:>13.0}  {:>12.0}  {:>5.1}x",
+            "{number:>5}  {:>12.0}  {:>10.0}  {:>4.1}x  {:>12.0}  {:>13.0}  {:>7.0}  {:>12.0}  {:>5.1}x",
             round.fdatasync_us,
             round.single_us,
             round.single_us / round.fdatasync_us,
             round.deliveries_per_second,
             round.hot_key_per_second,
+            round.fresh_per_second,
             round.increments_per_second,
             round.increments_a_sync(),
         );
@@ -92,16 +122,35 @@ fn main() -> Result<()> {
         figures[figures.len() / 2]
     };
     println!(
-        "\nmedian of {ROUNDS} rounds, {MESSAGE_BYTES}-byte messages, fan-out {FAN_OUT}, {OUTSTANDING} outstanding:"
+        "\nmedian of {} rounds, {MESSAGE_BYTES}-byte messages, fan-out {FAN_OUT}, {OUTSTANDING} outstanding, batches of {BATCH}:",
+        rounds.len()
     );
     println!("  append + fdatasync            {:>9.0} us", median(|round| round.fdatasync_us));
     println!("  one synchronous publish       {:>9.0} us", median(|round| round.single_us));
     println!("  ... of the disk's own         {:>9.1} x", median(|round| round.single_us / round.fdatasync_us));
     println!("  deliveries, {KEYS} keys      {:>9.0} /s", median(|round| round.deliveries_per_second));
     println!("  deliveries, one hot key       {:>9.0} /s", median(|round| round.hot_key_per_second));
+    println!("  deliveries, fresh instances   {:>9.0} /s", median(|round| round.fresh_per_second));
     println!("  increments of one counter     {:>9.0} /s", median(|round| round.increments_per_second));
     println!("  ... in the time of a sync     {:>9.1}", median(Round::increments_a_sync));
-    Ok(())
+    match &options.json {
+        Some(file) => write(&rounds, file),
+        None => Ok(()),
+    }
+}
+
+/// The figures by name, as `make bench` reads them.
+fn write(rounds: &[Round], file: &Path) -> Result<()> {
+    let figures = |figure: fn(&Round) -> f64| rounds.iter().map(figure).collect::<Vec<f64>>();
+    let named = serde_json::json!({
+        "engine, deliveries/s": figures(|round| round.deliveries_per_second),
+        "engine, deliveries of one hot key/s": figures(|round| round.hot_key_per_second),
+        "engine, deliveries in fresh instances/s": figures(|round| round.fresh_per_second),
+        "engine, increments of one counter/s": figures(|round| round.increments_per_second),
+        "engine, increments of one counter in the time of a sync": figures(Round::increments_a_sync),
+        "engine, one synchronous publish, us": figures(|round| round.single_us),
+    });
+    std::fs::write(file, serde_json::to_vec_pretty(&named)?).with_context(|| file.display().to_string())
 }
 
 /// The disk's own floor: 256 bytes appended and synced, the median of many.
@@ -120,11 +169,11 @@ fn append_and_sync(folder: &Path) -> Result<f64> {
 
 /// One publisher that waits for each message to be synced, with the consumers running.
 fn single_publish(guest: &[u8], folder: &Path) -> Result<f64> {
-    let rig = Rig::start(guest, &CONSUMERS, &folder.join("single"))?;
+    let rig = Rig::start(guest, &CONSUMERS, Isolation::Reuse, &folder.join("single"))?;
     let times = rig.runtime.block_on(async {
         let mut times = Vec::new();
         for number in 0..SINGLE_PUBLISHES as u64 {
-            let event = event(number, Some(KEYS));
+            let event = event(number, KEYS);
             let began = Instant::now();
             rig.bus.publish(vec![event]).await?;
             times.push(began.elapsed());
@@ -136,8 +185,8 @@ fn single_publish(guest: &[u8], folder: &Path) -> Result<f64> {
 }
 
 /// Deliveries per second from the first publish until the last acknowledgement is sequenced.
-fn throughput(guest: &[u8], folder: &Path, messages: u64, keys: Option<u64>) -> Result<f64> {
-    let rig = Rig::start(guest, &CONSUMERS, folder)?;
+fn throughput(guest: &[u8], folder: &Path, messages: u64, keys: u64, isolation: Isolation) -> Result<f64> {
+    let rig = Rig::start(guest, &CONSUMERS, isolation, folder)?;
     let took = rig.settles((0..messages).map(|number| event(number, keys)).collect(), FAN_OUT)?;
     rig.stop();
     Ok((messages * FAN_OUT) as f64 / took.as_secs_f64())
@@ -146,8 +195,8 @@ fn throughput(guest: &[u8], folder: &Path, messages: u64, keys: Option<u64>) -> 
 /// Increments per second of one counter. Each reads what the one before it wrote, and waits for no sync: the order of
 /// the log sees to it that none is durable without those before it.
 fn increments(guest: &[u8], folder: &Path, messages: u64) -> Result<f64> {
-    let rig = Rig::start(guest, &[COUNTER], folder)?;
-    let increment = |number| Event { data: Bytes::from_static(INCREMENT.as_bytes()), ..event(number, Some(1)) };
+    let rig = Rig::start(guest, &[COUNTER], Isolation::Reuse, folder)?;
+    let increment = |number| Event { data: Bytes::from_static(INCREMENT.as_bytes()), ..event(number, 1) };
     let took = rig.settles((0..messages).map(increment).collect(), 1)?;
     let (counted, _) = rig.log.state_get(COUNTER, "hot")?;
     ensure!(counted.as_deref() == Some(messages.to_string().as_bytes()), "{messages} increments make {counted:?}");
@@ -165,7 +214,7 @@ struct Rig {
 
 impl Rig {
     /// With consumers of these names, all the same guest.
-    fn start(guest: &[u8], consumers: &[&str], folder: &Path) -> Result<Self> {
+    fn start(guest: &[u8], consumers: &[&str], isolation: Isolation, folder: &Path) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let log = Arc::new(RedbLog::open(&OpenOptions::new(folder))?);
         let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -179,7 +228,7 @@ impl Rig {
                 name: stem.to_owned(),
                 topics: vec![TopicFilter::parse("order.*")?],
                 from: StartAt::Now,
-                policy: Policy::default(),
+                policy: Policy { isolation, ..Policy::default() },
             };
             let manifest = Manifest { subscriptions: vec![spec], ..Manifest::default() };
             let component = sandbox.load(stem, guest)?;
@@ -198,13 +247,15 @@ impl Rig {
         let began = Instant::now();
         self.runtime.block_on(async {
             let mut outstanding = VecDeque::new();
-            for event in events {
-                if outstanding.len() == OUTSTANDING {
+            let mut events = events.into_iter().peekable();
+            while events.peek().is_some() {
+                if outstanding.len() == OUTSTANDING / BATCH {
                     let oldest: tokio::task::JoinHandle<_> = outstanding.pop_front().expect("it is full");
                     oldest.await??;
                 }
                 let bus = self.bus.clone();
-                outstanding.push_back(tokio::spawn(async move { bus.publish(vec![event]).await }));
+                let batch: Vec<Event> = events.by_ref().take(BATCH).collect();
+                outstanding.push_back(tokio::spawn(async move { bus.publish(batch).await }));
             }
             for publish in outstanding {
                 publish.await??;
@@ -229,14 +280,14 @@ impl Rig {
     }
 }
 
-fn event(number: u64, keys: Option<u64>) -> Event {
+fn event(number: u64, keys: u64) -> Event {
     Event {
         topic: TopicName::client("order.placed").expect("a valid topic"),
         id: number.to_string(),
         source: "/bench".to_owned(),
         kind: "order.placed".to_owned(),
         subject: None,
-        key: keys.map(|keys| format!("key-{}", number % keys)),
+        key: Some(format!("key-{}", number % keys)),
         content_type: Some("application/octet-stream".to_owned()),
         attributes: Vec::new(),
         data: Bytes::from(vec![u8::try_from(number % 251).expect("below 256"); MESSAGE_BYTES]),

@@ -361,12 +361,12 @@ impl Dispatcher {
     /// Takes up to `max` messages that can run now; those of one lane stand together and in order.
     /// They count as running until they are told of as settled, returned or conflicted.
     pub fn take(&mut self, max: usize, now_ms: Millis) -> Vec<Item> {
-        let mut taken = Vec::new();
         self.now_ms = now_ms;
         if !self.active {
-            return taken;
+            return Vec::new();
         }
         let max = max.min(self.gate.allowance(now_ms));
+        let mut taken = Vec::with_capacity(max.min(self.ready_to_run()));
         while taken.len() < max {
             match self.next_ready() {
                 None => break,

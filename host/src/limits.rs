@@ -169,7 +169,7 @@ pub const INSTANCE_CALLS_MAX: u32 = 100_000;
 /// A component or module larger than this is refused before it is compiled.
 pub const COMPONENT_BYTES_MAX: usize = 128 * MIB;
 /// Compiled components that are kept in the data folder, the ones used last.
-pub const ARTIFACTS_MAX: usize = 64;
+pub const ARTIFACTS_MAX: usize = 200;
 /// Of `[command] args`.
 pub const COMMAND_ARGS_MAX: usize = 100;
 /// Of `[build] watch`.

@@ -140,12 +140,7 @@ impl Bus {
     /// # Errors
     /// Where it does not stop in time, or says that something was wrong.
     pub fn stop(mut self) -> Result<()> {
-        self.terminate()?;
-        match self.exited(STOP_PATIENCE)? {
-            Some(status) if status.success() => Ok(()),
-            Some(status) => bail!("the bus ended with {status}:\n{}", self.log_end()),
-            None => bail!("the bus did not stop within {} s:\n{}", STOP_PATIENCE.as_secs(), self.log_end()),
-        }
+        self.end()
     }
 
     /// Ends the bus as a crash does: `kill -9`. Its folder stays.
@@ -158,7 +153,32 @@ impl Bus {
         Ok(())
     }
 
-    /// Starts the bus that was killed on its folder and at its address again, and waits until it takes requests.
+    /// Asks the bus to stop, and waits until it has. Its folder stays.
+    ///
+    /// # Errors
+    /// As [`Self::stop`].
+    pub fn end(&mut self) -> Result<()> {
+        self.terminate()?;
+        match self.exited(STOP_PATIENCE)? {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => bail!("the bus ended with {status}:\n{}", self.log_end()),
+            None => bail!("the bus did not stop within {} s:\n{}", STOP_PATIENCE.as_secs(), self.log_end()),
+        }
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The folder in which the bus keeps its data.
+    #[must_use]
+    pub fn data_folder(&self) -> PathBuf {
+        self.place.folder.path().join("sandpost-data")
+    }
+
+    /// Starts the bus that was ended or killed on its folder and at its address again, and waits until it takes requests.
     ///
     /// # Errors
     /// As [`Prepared::start`].

@@ -187,6 +187,12 @@ impl Client {
         self.get("/plugins")
     }
 
+    /// Whether the bus says that it is ready: its log is read, and its consumers are loaded.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.agent.get(format!("{}/readyz", self.url)).call().is_ok_and(|answer| answer.status() == StatusCode::OK)
+    }
+
     fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.read(&format!("GET {path}"), self.agent.get(format!("{}{path}", self.url)).call())
     }

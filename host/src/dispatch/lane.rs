@@ -133,11 +133,18 @@ impl Hasher for Prehashed {
     }
 }
 
+/// Queues that are kept for lanes to come, and how many messages they have room for at most: where most keys have one
+/// message at a time, a lane comes and goes with each message.
+const SPARE_QUEUES_MAX: usize = 1_024;
+const SPARE_QUEUE_MESSAGES_MAX: usize = 16;
+
 /// All lanes of a dispatcher. A lane exists while something of its key is pending in memory or in rows.
 pub(super) struct Lanes {
     row_offsets_max: usize,
     rows_read_max: usize,
     lanes: HashMap<KeyHash, Lane, BuildHasherDefault<Prehashed>>,
+    /// Empty queues of lanes that are gone.
+    spare_queues: Vec<VecDeque<Item>>,
     /// Lanes whose tail row grew in this step.
     dirty: HashSet<KeyHash>,
     /// Lanes that want their first row read, in turn.
@@ -154,6 +161,7 @@ impl Lanes {
             row_offsets_max,
             rows_read_max,
             lanes: HashMap::default(),
+            spare_queues: Vec::new(),
             dirty: HashSet::new(),
             want_rows: VecDeque::new(),
             reading: BTreeSet::new(),
@@ -162,7 +170,16 @@ impl Lanes {
     }
 
     pub(super) fn open(&mut self, key: KeyHash) -> &mut Lane {
-        self.lanes.entry(key).or_default()
+        let spare = &mut self.spare_queues;
+        self.lanes.entry(key).or_insert_with(|| Lane { queue: spare.pop().unwrap_or_default(), ..Lane::default() })
+    }
+
+    /// Forgets a lane of which nothing is pending.
+    fn close(&mut self, key: KeyHash) {
+        let Some(lane) = self.lanes.remove(&key) else { return };
+        if lane.queue.capacity() <= SPARE_QUEUE_MESSAGES_MAX && self.spare_queues.len() < SPARE_QUEUES_MAX {
+            self.spare_queues.push(lane.queue);
+        }
     }
 
     pub(super) fn get(&mut self, key: KeyHash) -> &mut Lane {
@@ -223,7 +240,7 @@ impl Lanes {
         }
         // One that still stands among the ready ones is forgotten when its turn comes.
         if lane.is_done() && !lane.ready {
-            self.lanes.remove(&key);
+            self.close(key);
         }
         false
     }
@@ -233,7 +250,7 @@ impl Lanes {
         let Some(lane) = self.lanes.get_mut(&key) else { return };
         lane.ready = false;
         if lane.is_done() {
-            self.lanes.remove(&key);
+            self.close(key);
             return;
         }
         if !lane.parked.is_empty() {

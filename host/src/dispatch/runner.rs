@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::limits::{HOPS_MAX, RUN_MESSAGES_MAX, RUN_TARGET, UNSYNCED_BYTES_MAX};
 use crate::log::{CommitError, StateRead, StateWrite, Txn};
+use crate::message::Millis;
 use crate::outcome::{Outcome, OutcomeKind};
 use crate::policy::{Isolation, Policy};
 use crate::sandbox::{CallError, Called, Effects, Instance, Offer, Program};
@@ -36,7 +37,7 @@ pub(super) async fn run(subscription: Arc<Subscription>, generation: u64) {
         call: Duration::from_micros(20),
         done: Vec::with_capacity(RUN_MESSAGES_MAX),
         over: Vec::new(),
-        flushed: Instant::now(),
+        unsettled: Duration::ZERO,
     };
     while let Some(taken) = runner.subscription.take_run(generation, runner.call, &mut runner.instance) {
         runner.run_items(taken).await;
@@ -64,13 +65,13 @@ struct Runner {
     done: Vec<Finished>,
     /// Messages that were over before their call; not settled yet, and after all of `done` that are.
     over: Vec<Item>,
-    flushed: Instant,
+    /// What calls took since the last were settled.
+    unsettled: Duration,
 }
 
 impl Runner {
     async fn run_items(&mut self, taken: Taken) {
-        self.flushed = Instant::now();
-        let began = self.flushed;
+        let began = Instant::now();
         let Taken { items, policy, program } = taken;
         let count = u32::try_from(items.len()).unwrap_or(u32::MAX);
         let Some(program) = program else { return self.flush(items) };
@@ -91,7 +92,8 @@ impl Runner {
                 items.push_front(item);
                 break;
             }
-            if expiry::is_over(&item, self.subscription.now_ms()) {
+            let now_ms = self.subscription.now_ms();
+            if expiry::is_over(&item, now_ms) {
                 if !self.done.is_empty() {
                     self.flush(Vec::new());
                 }
@@ -101,7 +103,7 @@ impl Runner {
             if !self.over.is_empty() {
                 self.flush(Vec::new());
             }
-            let settled = self.run_item(item, &program, &policy, &mut items).await;
+            let settled = self.run_item(item, now_ms, &program, &policy, &mut items).await;
             if alone {
                 turn = None;
             }
@@ -118,7 +120,7 @@ impl Runner {
                 // An error means that the engine is gone; then nothing is taken any more.
                 let _ = synced.changed().await;
             }
-            if self.done.len() >= RUN_MESSAGES_MAX || self.flushed.elapsed() > RUN_TARGET {
+            if self.done.len() >= RUN_MESSAGES_MAX || self.unsettled > RUN_TARGET {
                 self.flush(Vec::new());
             }
         }
@@ -146,12 +148,12 @@ impl Runner {
     async fn run_item(
         &mut self,
         item: Item,
+        began_ms: Millis,
         program: &Arc<Program>,
         policy: &Policy,
         rest: &mut VecDeque<Item>,
     ) -> Settled {
         let mut settled = Settled::Recorded;
-        let began_ms = self.subscription.now_ms();
         let offer = self.offer(&item, policy, began_ms);
         let mut called = self.call(&item, program, policy, &offer, rest).await;
         if let Ok(first) = &called
@@ -177,6 +179,7 @@ impl Runner {
             Ok(Called { outcome, effects, state, duration, .. }) => {
                 finished.outcome = outcome;
                 finished.duration = duration;
+                self.unsettled += duration;
                 let mut state = state.into_any().downcast::<StateReads>().expect("a call gives back the source it got");
                 let reads = state.take_reads();
                 let plain = reads.is_empty() && effects.publishes.is_empty() && effects.writes.is_empty();
@@ -260,7 +263,7 @@ impl Runner {
 
     /// Settles the plain acknowledgements, and gives back what did not run.
     fn flush(&mut self, returned: Vec<Item>) {
-        self.flushed = Instant::now();
+        self.unsettled = Duration::ZERO;
         if self.done.is_empty() && self.over.is_empty() && returned.is_empty() {
             return;
         }
@@ -275,7 +278,7 @@ impl Runner {
                 let settlement = session.dispatcher().record(&mut done, now_ms);
                 let txn = Txn { now_ms, settlements: vec![settlement], ..Txn::default() };
                 if session.commit(txn).is_ok() {
-                    session.settled(std::mem::take(&mut done));
+                    session.settled(std::mem::replace(&mut done, Vec::with_capacity(RUN_MESSAGES_MAX)));
                 }
             }
             if !over.is_empty() {
@@ -408,10 +411,10 @@ pub(crate) fn idempotency_key(bus: &uuid::Uuid, subscription: &str, offset: u64)
     hash.update(subscription.as_bytes());
     hash.update(&offset.to_le_bytes());
     let digits = b"0123456789abcdef";
-    hash.digest128()
-        .to_be_bytes()
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .map(|digit| char::from(digits[usize::from(digit)]))
-        .collect()
+    let mut text = String::with_capacity(32);
+    for byte in hash.digest128().to_be_bytes() {
+        text.push(char::from(digits[usize::from(byte >> 4)]));
+        text.push(char::from(digits[usize::from(byte & 15)]));
+    }
+    text
 }
