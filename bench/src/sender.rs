@@ -39,6 +39,8 @@ impl Connection {
             .header("host", &self.host)
             .header("content-type", content_type)
             .body(Full::new(body))?;
+        // The answer before this one may just have been read.
+        self.sender.ready().await?;
         let answer = self.sender.send_request(request).await?;
         let status = answer.status();
         let said = answer.into_body().collect().await?.to_bytes();
