@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use example_harness::{Bus, Places, Subscription};
 
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(900);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// How often the bus is asked how far it is: rarely enough to cost it nothing.
 const LOOK: Duration = Duration::from_millis(10);
 
