@@ -33,6 +33,9 @@ pub(crate) fn running(bus: Bus, subscriptions: usize) -> Result<Bus> {
         if there.len() == subscriptions && there.iter().all(|one| one.status == "active") {
             return Ok(bus);
         }
+        let plugins = bus.client().plugins()?;
+        let failed = plugins.iter().find(|plugin| plugin.status == "failed");
+        ensure!(failed.is_none(), "a consumer does not run: {}", bus.log_end());
         ensure!(began.elapsed() < PATIENCE, "{} of {subscriptions} subscriptions run: {}", there.len(), bus.log_end());
         std::thread::sleep(LOOK);
     }

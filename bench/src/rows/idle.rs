@@ -11,6 +11,7 @@ use example_harness::Bus;
 
 use super::Rig;
 use crate::figures::Figures;
+use crate::sender::Connection;
 use crate::{bus, process, sender};
 
 pub(crate) const SMALL_MEMORY_MIB: &str = "idle memory with three consumers, MiB";
@@ -25,12 +26,10 @@ const MIB: f64 = 1_048_576.0;
 const SETTLE: Duration = Duration::from_secs(3);
 
 pub(crate) fn measure(rig: &Rig<'_>, figures: &mut Figures) -> Result<()> {
-    let prepared = Bus::prepare(rig.places)?;
-    for stem in ["email", "inventory", "analytics"] {
-        let manifest = std::fs::read_to_string(rig.places.guest(&format!("{stem}.toml"))?)?;
-        prepared.add(stem, &rig.places.guest(&format!("{stem}.wasm"))?, &manifest)?;
-    }
-    let bus = bus::running(prepared.start()?, 3)?;
+    let bus = bus::with_parsers(rig.places)?;
+    let one = VecDeque::from([Bytes::from([b"[".as_slice(), &super::event(0), b"]"].concat())]);
+    rig.runtime.block_on(sender::publish_all(bus.client().url(), "order.placed", one, 1))?;
+    bus::await_acked(&bus, bus::CONSUMERS.len() as u64)?;
     std::thread::sleep(SETTLE);
     figures.add(SMALL_MEMORY_MIB, process::resident_bytes(bus.pid())? / MIB);
     bus.stop()?;
@@ -52,15 +51,15 @@ pub(crate) fn measure(rig: &Rig<'_>, figures: &mut Figures) -> Result<()> {
     let bus = bus::running(prepared.start()?, subscriptions)?;
     let url = bus.client().url();
     // Every topic has a message, and every subscription has handled ten.
-    for number in 0..COMPONENTS {
-        for subscription in 0..SUBSCRIPTIONS_EACH {
-            for topic in 0..TOPICS_EACH {
-                let body = Bytes::from(format!("[{}]", String::from_utf8(super::event(topic as u64))?));
-                let topic = format!("bench.{number}.{subscription}.{topic}");
-                rig.runtime.block_on(sender::publish_all(url, &topic, VecDeque::from([body]), 1))?;
-            }
+    rig.runtime.block_on(async {
+        let mut connection = Connection::open(url).await?;
+        for number in 0..subscriptions * TOPICS_EACH {
+            let (component, subscription) = (number % COMPONENTS, number / COMPONENTS % SUBSCRIPTIONS_EACH);
+            let topic = format!("bench.{component}.{subscription}.{}", number / subscriptions);
+            connection.publish(&topic, sender::ONE, super::event(number as u64).into()).await?;
         }
-    }
+        anyhow::Ok(())
+    })?;
     bus::await_acked(&bus, (subscriptions * TOPICS_EACH) as u64)?;
     std::thread::sleep(SETTLE);
     let before = process::cpu(bus.pid())?;

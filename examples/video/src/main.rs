@@ -95,7 +95,8 @@ fn show(client: &Client, store: &Store, film: &[u8], uploads: &[Upload], singly:
     screen::heading("What the bus says in the end, and what it must be");
     let most = looks.iter().map(|one| one.instances).max().unwrap_or(0);
     let allowed = looks.first().map_or(0, |one| one.concurrency);
-    checks.equal("instances while films came one by one", most_before, 1);
+    // A film may come before the last one's instance is put by, and gets one of its own.
+    checks.holds("instances while films came one by one", most_before, "1 or 2", (1..=2).contains(&most_before));
     checks.holds(
         "instances while there was a backlog",
         most,
