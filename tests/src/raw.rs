@@ -51,15 +51,20 @@ impl Raw {
     }
 
     /// Sends bytes one at a time, and gives the bus a moment to answer after each. Answers how many it came to.
-    pub fn trickle(&mut self, bytes: impl IntoIterator<Item = u8>, pause: Duration) -> usize {
+    ///
+    /// # Panics
+    /// Where the bus takes one after another and never answers.
+    #[track_caller]
+    pub fn trickle(&mut self, bytes: impl IntoIterator<Item = u8>, pause: Duration) -> u32 {
         self.stream.set_read_timeout(Some(pause)).expect("a pause is a time");
-        let mut sent = 0;
+        let mut sent: u32 = 0;
         for byte in bytes {
             // An answer or an end that has come is found below.
             if self.try_send([byte]).is_err() || !matches!(self.read(), Err(error) if is_timeout(&error)) {
                 break;
             }
             sent += 1;
+            assert!(pause * sent < PATIENCE, "the bus takes it byte by byte for ever");
         }
         self.stream.set_read_timeout(Some(PATIENCE)).expect("patience is a time");
         sent

@@ -294,12 +294,12 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3_600);
     const PATIENT: Patience = Patience { idle: LONG, head: LONG, unread: LONG };
 
-    /// What comes until the server ends the connection; without patience of its own.
+    /// What comes until the server ends the connection.
     fn rest(mut stream: TcpStream) -> tokio::task::JoinHandle<Vec<u8>> {
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         tokio::task::spawn_blocking(move || {
             let mut came = Vec::new();
-            // A reset is an end too.
-            let _ = stream.read_to_end(&mut came);
+            stream.read_to_end(&mut came).expect("the server ends it");
             came
         })
     }

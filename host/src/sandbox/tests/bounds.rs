@@ -106,8 +106,19 @@ fn one_call_of_the_host_takes_so_many_bytes_and_no_more() {
 #[test]
 fn resources_of_the_host_are_counted() {
     let bench = Bench::new();
-    let called = bench.run(&[(b'h', "")]);
-    assert!(report(&called.outcome).contains("resource"), "{:?}", called.outcome);
+    // As `h` of the script, but so many streams and then on.
+    let opening = |streams: usize| {
+        let loops = format!(
+            "(local.set $count (i32.const {streams}))
+             (loop $more (drop (call $stderr)) (br_if $more (local.tee $count (i32.sub (local.get $count) (i32.const 1)))))"
+        );
+        let script = SCRIPT.replace("(loop $more (drop (call $stderr)) (br $more))", &loops);
+        assert_ne!(script, SCRIPT);
+        bench.run_in(&bench.program_of(&script), &mut None, &[(b'h', "")]).outcome
+    };
+    assert_eq!(opening(limits::GUEST_RESOURCES_MAX / 2), Outcome::Acked);
+    let outcome = opening(limits::GUEST_RESOURCES_MAX + 1);
+    assert!(report(&outcome).contains("resource"), "{outcome:?}");
 }
 
 /// The parsers of hostile files do not recurse into them.
