@@ -151,6 +151,13 @@ fn corpus() -> Vec<(&'static str, Vec<u8>)> {
     let held = HeldRow { offsets: vec![41, 43, 300], front: 1, accepted_ms: NOW_MS };
     let dead = DeadRow::of(&messages[0], DeadReason::ALL[0], NOW_MS, history());
     let at = ScheduledAt { due_ms: NOW_MS, number: 6 };
+    // Close to the largest number, where a sum is one too large if anything is changed.
+    let last = u64::MAX - 2;
+    let last_entry = rows::TopicBlock { first_sequence: last, messages: 1, first: last, last: last + 1 };
+    let last_position = Position::from_parts(last - 1, vec![(last, last + 1)]).unwrap();
+    let last_held = HeldRow { offsets: vec![1, last, last + 1], front: 0, accepted_ms: last };
+    let last_message = Arc::new(Message { offset: last, sequence: last, ..Message::clone(&messages[2]) });
+    let last_block = block::pack(&[last_message]).remove(0).stored.split_off(super::super::tables::CHECKSUM_BYTES);
     let scheduled = Scheduled { at, accepted_ms: NOW_MS - 1_000, event: event("4", "{\"total\":1}") };
     vec![
         ("topic", case(b'T', &[], |out| rows::put_topic(out, &info))),
@@ -167,6 +174,10 @@ fn corpus() -> Vec<(&'static str, Vec<u8>)> {
         ("parked_subscription", case(b'P', &[], |out| rows::put_parked(out, &Parks::Subscription))),
         ("state_size", case(b'Z', &[], |out| rows::put_state_size(out, &StateSize { entries: 3, bytes: 500 }))),
         ("plugin", case(b'C', &[], |out| rows::put_plugin(out, &plugin()))),
+        ("last_topic_block", case(b'I', &offset_key(last), |out| rows::put_topic_block(out, last, &last_entry))),
+        ("last_block", case(b'B', &offset_key(last), |out| out.extend_from_slice(&last_block))),
+        ("last_account", case(b'A', &[], |out| rows::put_account(out, &last_position, &Counts::default()))),
+        ("last_held", case(b'H', &[], |out| rows::put_held(out, &last_held))),
         ("scheduled", case(b'W', &scheduled_key(at), |out| rows::put_scheduled(out, &scheduled))),
     ]
 }
