@@ -55,10 +55,9 @@ fn nothing_was_charged(bus: &Daemon, count: usize) {
 #[test]
 fn an_outage_opens_the_breaker_and_its_end_closes_it_and_nothing_is_charged() {
     let unavailable = Order::Unavailable { reason: "cannot connect".into(), after_ms: Some(20) };
-    for (order, outcome, text) in [
-        (Order::Trap { text: "as told".into() }, "trapped", "as told"),
-        (unavailable, "unavailable", "cannot connect"),
-    ] {
+    for (order, outcome, text) in
+        [(Order::Trap { text: "as told".into() }, "trapped", "as told"), (unavailable, "unavailable", "cannot connect")]
+    {
         let mut bus = Daemon::with("worker", &guest("obedient"), &manifest(&breaker(4, "1s")));
         break_down(&mut bus, &order, 12);
         let mut held = None;
