@@ -17,6 +17,8 @@ MANIFESTS := $(wildcard plugins/*/*.toml examples/*/consumers/*/*.toml)
 GUESTS := $(TARGET_DIR)/guests
 BENCH := $(TARGET_DIR)/bench
 NATS := $(TARGET_DIR)/toolchains/nats
+# As the bus runs, which the benchmark of the engine is not by itself: in small pages.
+SMALL_PAGES := MIMALLOC_ALLOW_THP=0
 GUEST_BUILD := $(CARGO) build $(LOCKED) --profile guest --target $(WASM)
 GUEST_BUILT := $(TARGET_DIR)/$(WASM)/guest
 
@@ -91,12 +93,12 @@ example-video: build guests ## Transcode videos by reference, with instances tha
 
 bench: build-bench ## Measure the bus beside NATS JetStream and the disk, five rounds (half an hour after the build)
 	@mkdir -p $(BENCH)/tmp
-	TMPDIR=$(abspath $(BENCH)/tmp) $(CARGO) bench $(LOCKED) --profile dist --package sandpost --bench engine -- --json $(abspath $(BENCH)/engine.json)
+	TMPDIR=$(abspath $(BENCH)/tmp) $(SMALL_PAGES) $(CARGO) bench $(LOCKED) --profile dist --package sandpost --bench engine -- --json $(abspath $(BENCH)/engine.json)
 	@TMPDIR=$(abspath $(BENCH)/tmp) $(TARGET_DIR)/dist/sandpost-bench --nats-server $(NATS)/bin/nats-server --engine $(BENCH)/engine.json --out $(BENCH)
 
 bench-quick: build-bench ## The same with less of everything, in under five minutes after the build
 	@mkdir -p $(BENCH)/tmp
-	TMPDIR=$(abspath $(BENCH)/tmp) $(CARGO) bench $(LOCKED) --profile dist --package sandpost --bench engine -- --rounds 2 --json $(abspath $(BENCH)/engine.json)
+	TMPDIR=$(abspath $(BENCH)/tmp) $(SMALL_PAGES) $(CARGO) bench $(LOCKED) --profile dist --package sandpost --bench engine -- --rounds 2 --json $(abspath $(BENCH)/engine.json)
 	@TMPDIR=$(abspath $(BENCH)/tmp) $(TARGET_DIR)/dist/sandpost-bench --nats-server $(NATS)/bin/nats-server --engine $(BENCH)/engine.json --out $(BENCH) --quick --rounds 2
 
 build-bench: guests check-cc check-nats
@@ -104,7 +106,7 @@ build-bench: guests check-cc check-nats
 	$(CARGO) build $(LOCKED) --profile dist --package sandpost --package sandpost-bench
 
 bench-engine: guests check-cc ## Measure the engine alone, beside the disk it writes to
-	$(CARGO) bench $(LOCKED) --profile dist --package sandpost --bench engine
+	$(SMALL_PAGES) $(CARGO) bench $(LOCKED) --profile dist --package sandpost --bench engine
 
 languages-table: languages check-cc ## Measure what guests in each language cost (release build)
 	$(CARGO) build $(LOCKED) --release --package sandpost

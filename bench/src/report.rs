@@ -1,4 +1,4 @@
-//! What was asked, and what came out: a table, and the same as JSON, Markdown and a picture.
+//! What is aimed at, and what came out: a table, and the same as JSON, Markdown and a picture.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -126,7 +126,7 @@ impl Report {
         if self.quick {
             text.push_str("A quick run, with less of everything: to look at, and not to quote.\n\n");
         }
-        text.push_str("| what | median | spread | asked | |\n|---|---|---|---|---|\n");
+        text.push_str("| what | median | spread | aim | |\n|---|---|---|---|---|\n");
         for line in &self.lines {
             let reached = match (line.asked, line.reached) {
                 (Ask::None, _) => "",

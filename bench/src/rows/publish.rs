@@ -1,8 +1,10 @@
-//! One message at a time, each after the answer to the one before: what waiting for durability costs.
+//! One message at a time, each after the answer to the one before: what waiting for durability costs. Nobody consumes, on
+//! neither side: acknowledgements are synced too, and a publish that comes meanwhile waits for that sync.
 
 use std::time::Instant;
 
 use anyhow::Result;
+use example_harness::Bus;
 
 use super::{Rig, event, payload};
 use crate::figures::{Figures, quantile};
@@ -19,7 +21,7 @@ pub(crate) const NATS_ALWAYS: &str = "publish, nats always, us";
 pub(crate) fn measure(rig: &Rig<'_>, figures: &mut Figures) -> Result<()> {
     let count = rig.work.single_publishes;
     figures.add(DISK_US, disk::median_us()?);
-    let bus = bus::with_parsers(rig.places)?;
+    let bus = bus::running(Bus::prepare(rig.places)?.start()?, 0)?;
     let mut times_us = rig.runtime.block_on(async {
         let mut connection = Connection::open(bus.client().url()).await?;
         let mut times_us = Vec::new();
