@@ -44,7 +44,7 @@ test-languages: build ## Test what is too large for `make test`: Zig (413 MB), a
 	$(CARGO) test $(LOCKED) --package sandpost-tests --test languages -- zig starlingmonkey
 	@tests/languages/projects $(TARGET_DIR)/debug/sandpost zig
 
-soak: check-rust check-cc ## Cut the disk off at every write and sync of 40 workloads, in every way (some minutes)
+soak: check-rust check-cc ## Cut the disk off at every write and sync of 40 workloads, in every way (up to half an hour)
 	SANDPOST_CUTS_SEEDS=40 $(CARGO) test $(LOCKED) --package sandpost --lib cuts -- --nocapture
 
 fuzz: check-rust check-cc ## Give arbitrary requests, events, manifests, topics and stored records to the bus, each for FUZZ_SECONDS (60)
@@ -91,7 +91,7 @@ example-polyglot: build languages ## Give one stream of orders to seven consumer
 example-video: build guests ## Transcode videos by reference, with instances that come and go with the backlog
 	@$(TARGET_DIR)/debug/video
 
-bench: build-bench ## Measure the bus beside NATS JetStream and the disk, five rounds (half an hour after the build)
+bench: build-bench ## Measure the bus beside NATS JetStream and the disk, five rounds (about ten minutes after the build)
 	@mkdir -p $(BENCH)/tmp
 	TMPDIR=$(abspath $(BENCH)/tmp) $(SMALL_PAGES) $(CARGO) bench $(LOCKED) --profile dist --package sandpost --bench engine -- --json $(abspath $(BENCH)/engine.json)
 	@TMPDIR=$(abspath $(BENCH)/tmp) $(TARGET_DIR)/dist/sandpost-bench --nats-server $(NATS)/bin/nats-server --engine $(BENCH)/engine.json --out $(BENCH)
