@@ -1,5 +1,6 @@
 //! Opening: the folder, the file, its format, and what sequencing goes on from.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -112,10 +113,15 @@ fn open_database(
     // redb holds what it wrote itself to be sound, and panics at some of what is not.
     let opened = catch_unwind(AssertUnwindSafe(|| open_sound_database(options, folder, backend, path)));
     opened.unwrap_or_else(|panic| {
-        let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
-        let what = said.unwrap_or("it cannot be opened").to_owned();
+        let what = said(&*panic);
         Err(OpenError::Damaged { path: path.to_owned(), error: ReadError::Damaged { table: FILE, what } })
     })
+}
+
+/// What a panic said.
+pub(super) fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+    text.unwrap_or("a panic that says nothing").to_owned()
 }
 
 fn open_sound_database(

@@ -3,7 +3,6 @@
 //! The file is that of a workload which holds all that a log can (see [`cuts`](super::cuts)). What comes out is what was put
 //! in, or an error that names what is damaged; never other data.
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,7 +11,7 @@ use super::cuts::ledger::Ledger;
 use super::cuts::workload::live;
 use super::*;
 use crate::log::disk::faults::FakeDisk;
-use crate::log::redb_log::open::open;
+use crate::log::redb_log::open::{open, said};
 use crate::seeds::number_of;
 
 const FLIPS_DEFAULT: u64 = 3_000;
@@ -56,11 +55,6 @@ fn part(image: &[u8], at: usize) -> Part {
         (_, 2) => Part::Branch,
         _ => Part::Other,
     }
-}
-
-fn said(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
-    text.unwrap_or_default().to_owned()
 }
 
 /// What becomes of an image, and what is said of it.
